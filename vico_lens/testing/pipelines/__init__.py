@@ -1,0 +1,56 @@
+"""Tiny random-initialised instances of the diffusers video pipelines, built offline in code.
+
+What can be proven on them holds for the real ones: layouts, masks, guidance, hooks. What cannot: anything about pictures.
+
+Examples
+--------
+>>> tiny = tiny_pipeline("animatediff-t2v")
+>>> tiny.run(seed=0).shape
+(1, 4, 16, 24, 3)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from vico_lens.testing.pipelines.tiny import TINY_PIPELINES, TinyPipeline, build
+from vico_lens.testing.pipelines.tokenizers import PROMPT
+
+__all__ = ["PROMPT", "TINY_PIPELINES", "TinyPipeline", "tiny_pipeline", "tiny_pipelines"]
+
+for _module in ("animatediff",):
+    import_module(f"{__name__}.{_module}")
+
+
+def tiny_pipelines() -> tuple[str, ...]:
+    """Names of all tiny pipelines, sorted.
+
+    Examples
+    --------
+    >>> "animatediff-t2v" in tiny_pipelines()
+    True
+    """
+    return tuple(TINY_PIPELINES)
+
+
+def tiny_pipeline(name: str, seed: int = 0) -> TinyPipeline:
+    """Build one tiny pipeline.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`tiny_pipelines`.
+    seed : int
+        Of the random weights.
+
+    Returns
+    -------
+    TinyPipeline
+        A new instance: nothing is shared between two calls.
+
+    Raises
+    ------
+    vico_lens.errors.InputError
+        If there is none of this name.
+    """
+    return build(name, seed)
