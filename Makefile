@@ -1,0 +1,76 @@
+# Each target sets up what it needs in .venv, on a machine with Python >= 3.11, pip and make, and nothing else prepared.
+# A second run skips what is set up already.
+#
+#   make demo PYTHON=python3.12            another interpreter
+#   make demo TORCH_INDEX=URL              take torch from another package index first (a CPU or CUDA build), see the README
+#   make test PYTEST="-x tests/kernels"    arguments for pytest
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PYTEST ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types floors docs bench check-all tinyworld-model clean
+
+help:
+	@echo "make demo             trace, attribute and balance one prompt with the bundled model; writes demo-output/"
+	@echo "make test             run every test and docstring example"
+	@echo "make lint types floors    ruff, mypy, import-linter"
+	@echo "make docs bench       build the documentation into site/; run the benchmarks"
+	@echo "make check-all        test, lint, types, floors, docs"
+	@echo "make tinyworld-model  train the bundled model again (hours; resumes from runs/)"
+	@echo "make clean            remove .venv, caches and build outputs"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vico-lens needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) --version 2>&1): make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone only when an index is named, so that the choice of build cannot be undone by the second command.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
+	$(INSTALL) hatchling
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(INSTALL) --no-build-isolation -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(INSTALL) --no-build-isolation -e ".[docs]"
+	@touch $@
+
+demo: $(VENV)/.runtime
+	$(BIN)/vico-lens demo --out demo-output --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+check-all: test lint types floors docs
+
+tinyworld-model: $(VENV)/.runtime
+	$(BIN)/python -m vico_lens.tinyworld.train --out runs/tinyworld
+
+clean:
+	rm -rf $(VENV) demo-output site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

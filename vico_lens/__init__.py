@@ -1,0 +1,113 @@
+"""vico-lens: trace, attribute and balance attention flow in text-to-video diffusion models.
+
+The public names fit on one screen and are loaded on first use, so that ``import vico_lens`` costs milliseconds and a laptop that only
+looks at traces never imports diffusers, captum or a plotting library.
+
+>>> import vico_lens as vl
+>>> "attribute" in dir(vl)
+True
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it. A name that maps to itself as a module is the module.
+_HOME = {
+    "AttentionGraph": "vico_lens.graph",
+    "Capture": "vico_lens.capture",
+    "Concept": "vico_lens.concepts",
+    "VicoLensError": "vico_lens.errors",
+    "attribute": "vico_lens.attribution",
+    "balance": "vico_lens.balancing",
+    "balance_report": "vico_lens.balancing",
+    "compare": "vico_lens.comparison",
+    "dominance": "vico_lens.dominance",
+    "estimate": "vico_lens.estimate",
+    "find_concepts": "vico_lens.concepts",
+    "invert": "vico_lens.inversion",
+    "load_pipeline": "vico_lens.pipelines",
+    "methods": "vico_lens.attribution",
+    "open_trace": "vico_lens.store",
+    "register_method": "vico_lens.attribution",
+    "sweep": "vico_lens.sweep",
+    "trace": "vico_lens.recording",
+}
+_MODULES = ("plot", "testing", "tinyworld")
+
+__all__ = [
+    "AttentionGraph",
+    "Capture",
+    "Concept",
+    "VicoLensError",
+    "attribute",
+    "balance",
+    "balance_report",
+    "compare",
+    "dominance",
+    "estimate",
+    "find_concepts",
+    "invert",
+    "load_pipeline",
+    "methods",
+    "open_trace",
+    "plot",
+    "register_method",
+    "sweep",
+    "testing",
+    "tinyworld",
+    "trace",
+]
+
+if TYPE_CHECKING:
+    from vico_lens import plot, testing, tinyworld
+    from vico_lens.attribution import attribute, methods, register_method
+    from vico_lens.balancing import balance, balance_report
+    from vico_lens.capture import Capture
+    from vico_lens.comparison import compare
+    from vico_lens.concepts import Concept, find_concepts
+    from vico_lens.dominance import dominance
+    from vico_lens.errors import VicoLensError
+    from vico_lens.estimate import estimate
+    from vico_lens.graph import AttentionGraph
+    from vico_lens.inversion import invert
+    from vico_lens.pipelines import load_pipeline
+    from vico_lens.recording import trace
+    from vico_lens.store import open_trace
+    from vico_lens.sweep import sweep
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``vl.dominance`` the function, whoever imports the module ``vico_lens.dominance`` first.
+
+    Importing a submodule sets it as an attribute of its package. Three public functions live in a module of their own name; for them
+    the function takes that place, so that the meaning of a public name never depends on the order of imports.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
