@@ -33,7 +33,7 @@ $(VENV)/bin/python:
 # torch comes first and alone only when an index is named, so that the choice of build cannot be undone by the second command.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
-	$(INSTALL) hatchling
+	$(INSTALL) editables hatchling
 	$(INSTALL) --no-build-isolation -e .
 	@touch $@
 
