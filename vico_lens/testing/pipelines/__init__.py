@@ -18,7 +18,7 @@ from vico_lens.testing.pipelines.tokenizers import PROMPT
 
 __all__ = ["PROMPT", "TINY_PIPELINES", "TinyPipeline", "tiny_pipeline", "tiny_pipelines"]
 
-for _module in ("animatediff", "cogvideox", "latte", "wan"):
+for _module in ("allegro", "animatediff", "cogvideox", "latte", "ltx", "mochi", "wan", "wan_kin", "zeroscope"):
     import_module(f"{__name__}.{_module}")
 
 

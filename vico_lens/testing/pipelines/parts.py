@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from vico_lens.testing.pipelines.tokenizers import clip_tokenizer, t5_tokenizer
 
-__all__ = ["clip", "clip_of_images", "image_vae", "t5", "umt5"]
+__all__ = ["clip", "clip_of_images", "image_vae", "quiet", "t5", "umt5"]
 
 
 def clip(width: int, length: int = 24, *, projection: bool = False) -> dict[str, Any]:
@@ -89,3 +92,17 @@ def clip_of_images(frames: int, rows: int, columns: int) -> list[Any]:
 
     pixels = np.random.default_rng(7).integers(0, 256, (frames, rows, columns, 3), dtype=np.uint8)
     return [Image.fromarray(frame) for frame in pixels]
+
+
+@contextmanager
+def quiet(message: str) -> Iterator[None]:
+    """Silence the warnings that diffusers itself sets off and no caller can avoid.
+
+    Parameters
+    ----------
+    message : str
+        Regular expression for the start of the warning; others still show.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=message)
+        yield
