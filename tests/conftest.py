@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, settings
 # Two cores: more threads than one slow tiny tensors down, and make float sums depend on the machine.
 torch.set_num_threads(1)
 
-settings.register_profile("vico-lens", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "vico-lens", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("vico-lens")
 
 

@@ -1,7 +1,7 @@
 """vico-lens: trace, attribute and balance attention flow in text-to-video diffusion models.
 
-The public names fit on one screen and are loaded on first use, so that ``import vico_lens`` costs milliseconds and a laptop that only
-looks at traces never imports diffusers, captum or a plotting library.
+The public names fit on one screen and are loaded on first use, so that ``import vico_lens`` costs milliseconds and a laptop that
+only looks at traces never imports diffusers, captum or a plotting library.
 
 >>> import vico_lens as vl
 >>> "attribute" in dir(vl)
@@ -100,8 +100,8 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """Keeps ``vl.dominance`` the function, whoever imports the module ``vico_lens.dominance`` first.
 
-    Importing a submodule sets it as an attribute of its package. Three public functions live in a module of their own name; for them
-    the function takes that place, so that the meaning of a public name never depends on the order of imports.
+    Importing a submodule sets it as an attribute of its package. Three public functions live in a module of their own name; for
+    them the function takes that place, so that the meaning of a public name never depends on the order of imports.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

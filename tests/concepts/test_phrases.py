@@ -1,0 +1,121 @@
+"""Rules that find noun phrases and motions, against readings by hand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vico_lens.errors import InputError
+from vico_lens.phrases import find_phrases, phrases_of_document, spacy_phrases, words_of
+from vico_lens.tinyworld import sample_prompts
+
+# Nouns, then motions, as a person reads them.
+READINGS = {
+    "a red circle moving right and a blue square moving up": (["red circle", "blue square"], ["moving right", "moving up"]),
+    "a crab DJing at a beach party during sunset, neon, futuristic": (["crab", "beach party", "sunset"], ["DJing"]),
+    "a large red circle left of a small blue square": (["red circle", "blue square"], []),
+    "A dog runs across the street while a cat sleeps on a sofa": (["dog", "street", "cat", "sofa"], ["runs", "sleeps"]),
+    "a video of a red and blue ball bouncing on the floor": (["red and blue ball", "floor"], ["bouncing"]),
+    "an astronaut riding a horse on mars": (["astronaut", "horse", "mars"], ["riding"]),
+    "A woman wearing a red hat is walking": (["woman", "red hat"], ["wearing", "walking"]),
+    "a man painting a wall": (["man", "wall"], ["painting"]),
+    "a painting of a man": (["painting", "man"], []),
+    "a bus in front of a red building": (["bus", "front", "red building"], []),
+    "the dog's ball rolls left": (["dog's ball"], ["rolls left"]),
+    "a butterfly flies slowly over a lily": (["butterfly", "lily"], ["flies"]),
+    "a person raising her right hand": (["person", "right hand"], ["raising"]),
+    "a robot dressed in black": (["robot"], ["dressed"]),
+    "Superman and Batman fight": (["Superman", "Batman"], ["fight"]),
+    "a green triangle, a yellow star": (["green triangle", "yellow star"], []),
+    "drone view of waves crashing against cliffs": (["waves", "cliffs"], ["crashing"]),
+    "golden retriever puppies playing in the snow": (["golden retriever puppies", "snow"], ["playing"]),
+    "a cat and a dog and a cat": (["cat", "dog", "cat"], []),
+    "a running dog": (["running dog"], []),
+}
+
+
+@pytest.mark.parametrize("prompt", READINGS)
+def test_reading(prompt: str) -> None:
+    nouns, motions = READINGS[prompt]
+    found = find_phrases(prompt, kinds=("noun", "motion"))
+    assert [phrase.text for phrase in found if phrase.kind == "noun"] == nouns
+    assert [phrase.text for phrase in found if phrase.kind == "motion"] == motions
+
+
+@pytest.mark.parametrize("objects", [1, 2, 3])
+def test_every_tiny_world_prompt_is_read_as_its_concepts(objects: int) -> None:
+    for prompt in sample_prompts(100, objects=objects, seed=1):
+        assert tuple(phrase.text for phrase in find_phrases(str(prompt))) == prompt.concepts
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "and of the", "red", "the left", "!?"])
+def test_no_noun_no_phrase(prompt: str) -> None:
+    assert find_phrases(prompt) == []
+
+
+@pytest.mark.parametrize("kinds", [("verb",), (), ("noun", "adjective")])
+def test_unknown_kind_is_refused(kinds: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="noun, motion"):
+        find_phrases("a cat", kinds=kinds)
+
+
+WORDS = "a the red small circle dogs and or , . of left moving up is runs flying slowly that ball's two DJing é 猫 -"
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join) | st.text(max_size=60))
+def test_phrases_are_ordered_spans_of_the_prompt_that_never_overlap(prompt: str) -> None:
+    phrases = find_phrases(prompt, kinds=("noun", "motion"))
+    for phrase in phrases:
+        assert prompt[phrase.start : phrase.stop] == phrase.text == phrase.text.strip() != ""
+    assert all(before.stop <= after.start for before, after in pairwise(phrases))
+    borders = {edge for span in words_of(prompt) for edge in span}
+    assert all({phrase.start, phrase.stop} <= borders for phrase in phrases)
+
+
+@dataclass
+class Token:
+    text: str
+    idx: int
+    pos_: str
+
+
+@dataclass
+class Document:
+    text: str
+    tokens: list[Token]
+    chunks: list[tuple[int, int]]
+    noun_chunks: list[list[Token]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.noun_chunks = [self.tokens[start:stop] for start, stop in self.chunks]
+
+    def __iter__(self) -> Any:
+        return iter(self.tokens)
+
+
+def test_spacy_document_loses_its_articles() -> None:
+    parsed = Document(
+        "A red crab DJing there",
+        [
+            Token("A", 0, "DET"),
+            Token("red", 2, "ADJ"),
+            Token("crab", 6, "NOUN"),
+            Token("DJing", 11, "VERB"),
+            Token("there", 17, "PRON"),
+        ],
+        [(0, 3), (4, 5)],
+    )
+    found = phrases_of_document(parsed, ("noun", "motion"))
+    assert [(phrase.text, phrase.kind) for phrase in found] == [("red crab", "noun"), ("DJing", "motion")]
+
+
+def test_missing_spacy_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(InputError, match=r"pip install 'vico-lens\[nlp\]'"):
+        spacy_phrases("a cat")

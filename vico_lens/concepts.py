@@ -1,0 +1,280 @@
+"""Concepts: named spans of prompt tokens, found by rules or named by hand.
+
+Two different cuts of the same text meet here: words, in which a person names a concept, and the pieces that the text encoder saw.
+They are joined by character offsets, never by counting words: "circle" may be two pieces, a comma is one, and padding is none.
+Everything a concept needs comes from the prompt and a tokenizer, or from a recorded trace alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from vico_lens.errors import ConceptError, InputError
+from vico_lens.phrases import Phrase, find_phrases, spacy_phrases, words_of
+
+__all__ = ["Concept", "PhraseFinder", "find_concepts"]
+
+PhraseFinder: TypeAlias = Callable[[str, Collection[str]], Iterable[Phrase]]
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A named span of prompt tokens.
+
+    Attributes
+    ----------
+    name : str
+        How results label it.
+    tokens : tuple of int
+        Positions on the `token` axis of a trace, ascending, of every piece of its words. Never a special token or padding.
+    span : tuple of int
+        Characters ``prompt[start:stop]``; of its first occurrence if it has several.
+    """
+
+    name: str
+    tokens: tuple[int, ...]
+    span: tuple[int, int]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What a text encoder saw of a prompt: the character span of every token, None for special tokens and padding."""
+
+    prompt: str
+    spans: tuple[tuple[int, int] | None, ...]
+
+    def within(self, start: int, stop: int) -> tuple[int, ...]:
+        """Tokens that share at least one character with ``prompt[start:stop]``."""
+        return tuple(index for index, span in enumerate(self.spans) if span and span[0] < stop and start < span[1])
+
+
+def find_concepts(
+    source: Any,
+    names: Sequence[str | Concept] | str | None = None,
+    tokenizer: Any = None,
+    *,
+    kinds: Collection[str] = ("noun",),
+    method: Literal["rules", "spacy"] | PhraseFinder = "rules",
+    prompt: int | None = None,
+) -> list[Concept]:
+    r"""Find the concepts of a prompt, or the tokens of concepts named by hand.
+
+    Parameters
+    ----------
+    source : xarray.DataTree, xarray.Dataset or str
+        A trace, which knows its prompt and tokens; or a prompt, which needs `tokenizer`.
+    names : sequence of str, optional
+        Concepts by name, always used as they are. A name is matched to whole words, whatever their case. A word that occurs more
+        than once is one concept with the tokens of all its occurrences; named as often as it occurs, it is one concept an
+        occurrence. Elements that are concepts already are kept.
+    tokenizer : optional
+        A fast tokenizer of transformers, or a ``tokenizers.Tokenizer``: anything that gives character offsets. The positions are
+        those of the prompt alone, so a pipeline that wraps it in a template needs a trace instead, which is exact for every
+        pipeline.
+    kinds : collection of str
+        Which phrases to look for without `names`: ``"noun"``, ``"motion"``, or both.
+    method : str or callable
+        ``"rules"``, ``"spacy"`` (extra ``nlp``), or a function of prompt and kinds that returns phrases.
+    prompt : int, optional
+        Which prompt of a trace that holds several.
+
+    Returns
+    -------
+    list of Concept
+        In prompt order without `names`, else in the order of `names`. A phrase that occurs again is called ``"cat (2)"``.
+
+    Raises
+    ------
+    ConceptError
+        If a name is not in the prompt, or fell off the end of what the encoder reads, or no concept was found.
+    InputError
+        If a prompt comes without a tokenizer, or the tokenizer gives no offsets.
+
+    Examples
+    --------
+    >>> class Words:  # a tokenizer of whole words between two special tokens
+    ...     def __call__(self, text, **options):
+    ...         spans = [(0, 0), *((m.start(), m.end()) for m in re.finditer(r"\w+", text)), (0, 0)]
+    ...         return {"offset_mapping": spans, "special_tokens_mask": [1] + [0] * (len(spans) - 2) + [1]}
+    >>> [(c.name, c.tokens) for c in find_concepts("a red circle and a blue square", tokenizer=Words())]
+    [('red circle', (2, 3)), ('blue square', (6, 7))]
+    >>> find_concepts("a red circle and a red square", ["red"], Words())
+    [Concept(name='red', tokens=(2, 6), span=(2, 5))]
+    """
+    pieces = _pieces_of_prompt(source, tokenizer) if isinstance(source, str) else _pieces_of_trace(source, prompt)
+    if names is None:
+        return _found(pieces, kinds, method)
+    wanted = [names] if isinstance(names, str | Concept) else list(names)
+    if not wanted:
+        raise ConceptError("at least one concept is needed, got an empty list: leave names out to find them by rules.")
+    return list(_named(pieces, wanted))
+
+
+def _found(pieces: _Pieces, kinds: Collection[str], method: str | PhraseFinder) -> list[Concept]:
+    if callable(method):
+        finder = method
+    elif method in ("rules", "spacy"):
+        finder = find_phrases if method == "rules" else spacy_phrases
+    else:
+        raise InputError(f"method must be 'rules', 'spacy' or a function, got {method!r}.")
+    concepts: list[Concept] = []
+    seen: dict[str, int] = {}
+    for phrase in finder(pieces.prompt, kinds):
+        tokens = pieces.within(phrase.start, phrase.stop)
+        if not tokens:  # beyond the length that the encoder reads
+            continue
+        seen[phrase.text] = seen.get(phrase.text, 0) + 1
+        name = phrase.text if seen[phrase.text] == 1 else f"{phrase.text} ({seen[phrase.text]})"
+        concepts.append(Concept(name, tokens, (phrase.start, phrase.stop)))
+    if not concepts:
+        raise ConceptError(
+            f"no {' or '.join(kinds)} phrase was found in the prompt {pieces.prompt!r}: name the concepts yourself. "
+            + _listing(pieces)
+        )
+    return concepts
+
+
+def _named(pieces: _Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]:
+    keys = [_key(name) for name in names if isinstance(name, str)]
+    used: dict[str, int] = {}
+    for name in names:
+        if isinstance(name, Concept):
+            _check(pieces, name)
+            yield name
+            continue
+        spans = _occurrences(pieces.prompt, name)
+        if not spans:
+            raise ConceptError(f"concept {name!r} is not in the prompt {pieces.prompt!r}. {_listing(pieces)}")
+        key = _key(name)
+        times, label = keys.count(key), name
+        if times > 1:
+            if times > len(spans):
+                raise ConceptError(
+                    f"concept {name!r} is named {times} times, but occurs {len(spans)} times in the prompt {pieces.prompt!r}."
+                )
+            nth = used[key] = used.get(key, 0) + 1
+            spans = spans[nth - 1 : nth]
+            label = name if nth == 1 else f"{name} ({nth})"
+        tokens = sorted({token for start, stop in spans for token in pieces.within(start, stop)})
+        if not tokens:
+            raise ConceptError(
+                f"concept {name!r} lies beyond the {len(pieces.spans)} tokens that the text encoder reads: shorten the prompt."
+            )
+        yield Concept(label, tuple(tokens), spans[0])
+
+
+def _check(pieces: _Pieces, concept: Concept) -> None:
+    """A concept made elsewhere must fit this prompt: its tokens exist here and are text."""
+    wrong = [token for token in concept.tokens if not (0 <= token < len(pieces.spans) and pieces.spans[token])]
+    if wrong or not concept.tokens:
+        raise ConceptError(
+            f"concept {concept.name!r} has tokens {concept.tokens}; of these {tuple(wrong)} are no text tokens "
+            f"of the prompt {pieces.prompt!r}. "
+            f"{_listing(pieces)}"
+        )
+
+
+def _key(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _occurrences(prompt: str, name: str) -> list[tuple[int, int]]:
+    """Where `name` stands in `prompt` as whole words, whatever the case and the spacing."""
+    parts = name.split()
+    if not parts:
+        return []
+    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, parts)) + r"(?!\w)"
+    return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
+
+
+def _listing(pieces: _Pieces) -> str:
+    """What there is to choose from, for error messages."""
+    phrases = list(dict.fromkeys(phrase.text for phrase in find_phrases(pieces.prompt)))
+    words = list(dict.fromkeys(pieces.prompt[start:stop] for start, stop in words_of(pieces.prompt)))
+    if not words:
+        return "The prompt has no words."
+    found = f"Found by rules: {', '.join(map(repr, phrases))}. " if phrases else ""
+    return f"{found}Any of its words will do: {', '.join(words)}."
+
+
+def _pieces_of_prompt(prompt: str, tokenizer: Any) -> _Pieces:
+    if tokenizer is None:
+        raise InputError(
+            "concepts of a prompt need its tokenizer: find_concepts(prompt, tokenizer=pipe.tokenizer), or pass a trace."
+        )
+    if not prompt.strip():
+        raise ConceptError("the prompt is empty: it holds no concept.")
+    if getattr(tokenizer, "is_fast", True) is False:
+        raise InputError(
+            f"{type(tokenizer).__name__} gives no character offsets: load its fast variant (AutoTokenizer, use_fast=True)."
+        )
+    if callable(tokenizer):
+        options: dict[str, Any] = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        length = getattr(tokenizer, "model_max_length", None)
+        if isinstance(length, int) and length < 100_000:  # a tokenizer without a limit reports an astronomic one
+            options |= {"truncation": True, "max_length": length}
+            if getattr(tokenizer, "padding_side", "right") == "left":  # padding in front moves every position
+                options["padding"] = "max_length"
+        encoded = tokenizer(prompt, **options)
+        offsets, special = encoded["offset_mapping"], encoded["special_tokens_mask"]
+    elif hasattr(tokenizer, "encode"):
+        encoding = tokenizer.encode(prompt)
+        offsets, special = encoding.offsets, encoding.special_tokens_mask
+    else:
+        raise InputError(
+            f"tokenizer must be a fast tokenizer of transformers or a tokenizers.Tokenizer, got {type(tokenizer).__name__}."
+        )
+    return _Pieces(
+        prompt,
+        tuple(None if mark or start >= stop else (start, stop) for (start, stop), mark in zip(offsets, special, strict=True)),
+    )
+
+
+def _pieces_of_trace(trace: Any, row: int | None) -> _Pieces:
+    """Read prompt and token spans from the root of a trace."""
+    coords, attrs = getattr(trace, "coords", None), getattr(trace, "attrs", {})
+    if coords is None or "token_kind" not in coords or "prompt" not in attrs:
+        raise InputError(
+            f"expected a trace (with its token coordinates and the attribute 'prompt') or a prompt, got {type(trace).__name__}."
+        )
+
+    def read(name: str) -> list[Any]:
+        values = coords[name].values
+        return list(values[row or 0] if values.ndim == 2 else values)
+
+    prompts = attrs["prompt"]
+    if not isinstance(prompts, str):
+        prompts = list(prompts)
+        if row is None and len(prompts) > 1:
+            raise InputError(f"the trace holds {len(prompts)} prompts: say which by prompt=0 to {len(prompts) - 1}.")
+        prompts = prompts[row or 0]
+    kinds = read("token_kind")
+    if "token_start" in coords and "token_stop" in coords:
+        spans = [(int(start), int(stop)) for start, stop in zip(read("token_start"), read("token_stop"), strict=True)]
+    else:
+        spans = _align(prompts, read("token_text"), kinds)
+    return _Pieces(
+        prompts, tuple(span if kind == "text" and span[0] < span[1] else None for span, kind in zip(spans, kinds, strict=True))
+    )
+
+
+def _align(prompt: str, texts: Sequence[str], kinds: Sequence[str]) -> list[tuple[int, int]]:
+    """Find the pieces in the prompt one after the other, for a trace that was written without character offsets."""
+    spans, cursor, lower = [], 0, prompt.lower()
+    for text, kind in zip(texts, kinds, strict=True):
+        piece = re.sub(
+            r"</w>$|^##|@@$|[\u0120\u2581]", "", str(text)
+        ).lower()  # marks of CLIP, WordPiece, BPE, byte-level, sentencepiece
+        start = lower.find(piece, cursor) if kind == "text" else -1
+        if start < 0 or not piece:
+            spans.append((-1, -1))
+            continue
+        cursor = start + len(piece)
+        spans.append((start, cursor))
+    return spans
