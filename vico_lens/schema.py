@@ -1,8 +1,8 @@
 """The words of a trace: attention sites, attention calls, token tables, and the names of every group, dimension and coordinate.
 
 A trace is a plain :class:`xarray.DataTree`; this module is the written convention that makes it one. It holds names only, no
-storage and no mathematics, so that the model side (which makes calls) and the data side (which stores them) agree without importing
-each other. Importing it costs nothing but the standard library.
+storage and no mathematics, so that the model side (which makes calls) and the data side (which stores them) agree without
+importing each other. Importing it costs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ class AttentionSite:
 class AttentionCall:
     """One site at one denoising step, for one guidance branch and one row of the batch, unfolded to named axes.
 
-    Query and key are the operands of the scaled dot product, after normalisation and rotary embedding; they are live tensors of the
-    model and may carry a gradient. Their axes, and those that `bias` broadcasts against, by kind:
+    Query and key are the operands of the scaled dot product, after normalisation and rotary embedding; they are live tensors of
+    the model and may carry a gradient. Their axes, and those that `bias` broadcasts against, by kind:
 
     ========== ======================================= =====================================================
     kind       query                                   key
@@ -204,7 +204,8 @@ class AttentionCall:
         Factor on the dot product.
     bias : Tensor or None
         Added to the scaled dot product. It broadcasts against ``head, *query dims, *key dims``, the axes that `weights` of this
-        kind has (``head, sequence, key_sequence`` for a joint site). Boolean masks arrive here as a large negative, finite number.
+        kind has (``head, sequence, key_sequence`` for a joint site). A mask arrives as a large negative, finite number: at or
+        below ``vico_lens.kernels.softmax.MASKED`` a key counts as hidden.
     probabilities : Tensor or None
         The softmax itself, in those same axes, from a processor that materialises it.
     """
