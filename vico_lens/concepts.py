@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from vico_lens.errors import ConceptError, InputError
 from vico_lens.phrases import Phrase, find_phrases, spacy_phrases, words_of
+from vico_lens.schema import TokenTable
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
 
@@ -74,9 +75,9 @@ def find_concepts(
         than once is one concept with the tokens of all its occurrences; named as often as it occurs, it is one concept an
         occurrence. Elements that are concepts already are kept.
     tokenizer : optional
-        A fast tokenizer of transformers, or a ``tokenizers.Tokenizer``: anything that gives character offsets. The positions are
-        those of the prompt alone, so a pipeline that wraps it in a template needs a trace instead, which is exact for every
-        pipeline.
+        A fast tokenizer of transformers or a ``tokenizers.Tokenizer``, which give character offsets; or the `TokenTable` of a
+        running call. With a tokenizer the positions are those of the prompt alone: where a pipeline wraps it in a template, use a
+        trace.
     kinds : collection of str
         Which phrases to look for without `names`: ``"noun"``, ``"motion"``, or both.
     method : str or callable
@@ -210,6 +211,8 @@ def _pieces_of_prompt(prompt: str, tokenizer: Any) -> _Pieces:
         )
     if not prompt.strip():
         raise ConceptError("the prompt is empty: it holds no concept.")
+    if isinstance(tokenizer, TokenTable):
+        return _pieces_of_spans(prompt, zip(tokenizer.start, tokenizer.stop, strict=True), tokenizer.kind)
     if getattr(tokenizer, "is_fast", True) is False:
         raise InputError(
             f"{type(tokenizer).__name__} gives no character offsets: load its fast variant (AutoTokenizer, use_fast=True)."
@@ -259,9 +262,12 @@ def _pieces_of_trace(trace: Any, row: int | None) -> _Pieces:
         spans = [(int(start), int(stop)) for start, stop in zip(read("token_start"), read("token_stop"), strict=True)]
     else:
         spans = _align(prompts, read("token_text"), kinds)
-    return _Pieces(
-        prompts, tuple(span if kind == "text" and span[0] < span[1] else None for span, kind in zip(spans, kinds, strict=True))
-    )
+    return _pieces_of_spans(prompts, spans, kinds)
+
+
+def _pieces_of_spans(prompt: str, spans: Iterable[tuple[int, int]], kinds: Sequence[str]) -> _Pieces:
+    rows = zip(spans, kinds, strict=True)
+    return _Pieces(prompt, tuple(span if kind == "text" and 0 <= span[0] < span[1] else None for span, kind in rows))
 
 
 def _align(prompt: str, texts: Sequence[str], kinds: Sequence[str]) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from tokenizers.trainers import BpeTrainer
 from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import ConceptError, InputError
 from vico_lens.phrases import Phrase, words_of
+from vico_lens.schema import TokenTable
 from vico_lens.testing.pipelines.tokenizers import PROMPT, byte_level_tokenizer, clip_tokenizer, metaspace_tokenizer, t5_tokenizer
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
@@ -82,6 +83,19 @@ def test_a_trace_gives_the_same_tokens_as_its_tokenizer(kind: str, offsets: bool
     trace = trace_of(PROMPT, tokenizer, offsets=offsets)
     assert find_concepts(trace) == find_concepts(PROMPT, tokenizer=tokenizer)
     assert find_concepts(trace, ["circle", "moving"]) == find_concepts(PROMPT, ["circle", "moving"], tokenizer)
+
+
+def test_the_token_table_of_a_running_call() -> None:
+    table = TokenTable(
+        text=("[S]", "a", "red", "cir", "cle", "[E]", "[E]"),
+        kind=("special", "text", "text", "text", "text", "special", "padding"),
+        word=("", "a", "red", "circle", "circle", "", ""),
+        id=tuple(range(7)),
+        start=(-1, 0, 2, 6, 9, -1, -1),
+        stop=(-1, 1, 5, 9, 12, -1, -1),
+    )
+    assert find_concepts("a red circle", tokenizer=table) == [Concept("red circle", (2, 3, 4), (2, 12))]
+    assert find_concepts("a red circle", ["circle"], table)[0].tokens == (3, 4)
 
 
 def test_motions_on_request() -> None:
