@@ -196,8 +196,8 @@ def _columns_of_one(
 class _StreamedColumns(torch.autograd.Function):
     """Columns of one softmax matrix; the backward pass recomputes blocks of the whole matrix, one at a time.
 
-    With weights W, gradient G on the chosen columns and r = sum over them of G * W, the gradient on the logits is ``W * (G - r)``,
-    where G is zero outside the chosen columns.
+    With weights W, gradient G on the chosen columns and r = sum over them of G * W, the gradient on the logits is
+    ``W * (G - r)``, where G is zero outside the chosen columns.
     """
 
     @staticmethod

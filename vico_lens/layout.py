@@ -1,0 +1,154 @@
+"""Putting a trace together: arrays of weights, eager or lazy, become the `xarray.DataTree` that the schema describes.
+
+Every producer of a trace (a store that is opened, a run kept in memory, the synthetic traces of the test kit) ends here, so the
+dimensions, coordinates and attributes are written down once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, AttentionSite, Kind, TokenTable, parse_group, weights_dims
+
+__all__ = ["TOKEN_COORDS", "Group", "Header", "assemble", "attention_groups", "token_coords"]
+
+TOKEN_COORDS = {
+    "token_text": "text",
+    "token_kind": "kind",
+    "word": "word",
+    "token_id": "id",
+    "token_start": "start",
+    "token_stop": "stop",
+}
+"""Root coordinate over tokens, and the field of `TokenTable` it comes from."""
+
+
+@dataclass(slots=True)
+class Header:
+    """What the root of a trace says: provenance, steps, guidance branches and tokens.
+
+    Attributes
+    ----------
+    attrs : dict
+        Root attributes.
+    steps, timesteps : sequence
+        Index and scheduler timestep of each recorded step.
+    branches : sequence of str
+        Guidance branches recorded; two make a `branch` dimension.
+    prompts : int
+        Rows recorded; more than one make a `prompt` dimension.
+    coords : mapping
+        Coordinates over tokens as `token_coords` makes them.
+    """
+
+    attrs: dict[str, Any]
+    steps: Sequence[int]
+    timesteps: Sequence[float]
+    branches: Sequence[str]
+    prompts: int
+    coords: Mapping[str, tuple[tuple[str, ...], Any]]
+
+
+@dataclass(slots=True)
+class Group:
+    """What one group of a trace holds: the sites along its layers, and their weights.
+
+    Attributes
+    ----------
+    kind : str
+        One of `vico_lens.schema.KINDS`.
+    grid : tuple of int
+        Frames, rows and columns.
+    sites : list of AttentionSite
+        One a layer, in order of the layers.
+    arrays : dict
+        Variable name (`weights`, or the blocks of a joint softmax) to an array with the dimensions of `weights_dims`.
+    encoding : dict
+        Encoding given to every variable, such as ``preferred_chunks``.
+    """
+
+    kind: Kind
+    grid: tuple[int, int, int]
+    sites: list[AttentionSite]
+    arrays: dict[str, Any]
+    encoding: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def token_coords(tokens: Sequence[TokenTable]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Return the coordinates over tokens: along ``token`` if all prompts share one table, else along ``prompt, token``."""
+    tables = list(dict.fromkeys(tokens))
+    dims = ("token",) if len(tables) == 1 else ("prompt", "token")
+    rows = tables if len(tables) == 1 else tokens
+    coords: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for name, attribute in TOKEN_COORDS.items():
+        values = np.array([getattr(table, attribute) for table in rows])
+        values = values.astype(np.int64) if values.dtype.kind in "iu" else values.astype(np.dtypes.StringDType()).astype(object)
+        coords[name] = (dims, values[0] if len(dims) == 1 else values)
+    return coords
+
+
+def assemble(header: Header, groups: Mapping[str, Group], video: Any | None = None) -> xr.DataTree:
+    """Build the tree of a trace.
+
+    Parameters
+    ----------
+    header : Header
+        The root.
+    groups : mapping
+        Group name (``cross/8x8x8``) to its content.
+    video : array, optional
+        uint8 with axes ``frame, row, column, channel``.
+
+    Returns
+    -------
+    xarray.DataTree
+        As described in the data model; nothing that is lazy is computed.
+    """
+    branch, prompt = len(header.branches) > 1, header.prompts > 1
+    coords: dict[str, Any] = {
+        "step": ("step", np.asarray(header.steps, dtype=np.int64), {"long_name": "index of the denoising step"}),
+        "timestep": ("step", np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
+    }
+    if branch:
+        coords["branch"] = ("branch", np.asarray(header.branches, dtype=object))
+    tokens = len(next(iter(header.coords.values()))[1].T) if header.coords else 0
+    coords["token"] = ("token", np.arange(tokens))
+    coords.update(header.coords)
+    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(coords=coords, attrs=header.attrs)}
+    for name, group in sorted(groups.items()):
+        nodes[f"/{name}"] = _dataset(group, branch=branch, prompt=prompt)
+    if video is not None:
+        nodes["/video"] = xr.Dataset({"rgb": (("frame", "row", "column", "channel"), video, {"long_name": "generated video"})})
+    return xr.DataTree.from_dict(nodes, name="trace")
+
+
+def _dataset(group: Group, *, branch: bool, prompt: bool) -> xr.Dataset:
+    sites = group.sites
+    coords = {
+        "module": ("layer", np.array([site.module for site in sites], dtype=object)),
+        "order": ("layer", np.array([site.order for site in sites], dtype=np.int64)),
+        "heads": ("layer", np.array([site.heads for site in sites], dtype=np.int64)),
+        "head_size": ("layer", np.array([site.head_size for site in sites], dtype=np.int64)),
+    }
+    attrs = {"long_name": "attention weight", "units": "1", "valid_min": 0.0, "valid_max": 1.0}
+    variables = {
+        name: xr.Variable(dims, group.arrays[name], attrs, group.encoding.get(name), fastpath=True)
+        for name, dims in weights_dims(group.kind, branch=branch, prompt=prompt).items()
+        if name in group.arrays
+    }
+    over = ", ".join(JOINT_BLOCKS) if group.kind == "joint" else " ".join(KEY_DIMS[group.kind])
+    about = {"kind": group.kind, "grid": list(group.grid), "normalised_over": over}
+    return xr.Dataset(variables, coords, about)
+
+
+def attention_groups(tree: xr.DataTree) -> Iterable[tuple[str, Kind, tuple[int, int, int], xr.DataTree]]:
+    """Yield name, kind, grid and node of every group of attention sites in a trace."""
+    for node in tree.subtree:
+        parsed = parse_group(node.path)
+        if parsed is not None and node.data_vars:
+            yield node.path.strip("/"), *parsed, node
