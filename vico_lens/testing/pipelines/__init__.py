@@ -18,7 +18,25 @@ from vico_lens.testing.pipelines.tokenizers import PROMPT
 
 __all__ = ["PROMPT", "TINY_PIPELINES", "TinyPipeline", "tiny_pipeline", "tiny_pipelines"]
 
-for _module in ("allegro", "animatediff", "cogvideox", "latte", "ltx", "mochi", "wan", "wan_kin", "zeroscope"):
+_FAMILIES = (
+    "allegro",
+    "animatediff",
+    "cogvideox",
+    "cosmos",
+    "easyanimate",
+    "hunyuan",
+    "kandinsky",
+    "latte",
+    "ltx",
+    "ltx2",
+    "mochi",
+    "motif",
+    "sana",
+    "wan",
+    "wan_kin",
+    "zeroscope",
+)
+for _module in _FAMILIES:
     import_module(f"{__name__}.{_module}")
 
 

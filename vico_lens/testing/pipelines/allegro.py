@@ -36,7 +36,10 @@ def text_to_video() -> TinyPipeline:
         temporal_compression_ratio=4,
     )
     vae.enable_tiling()
-    vae.kernel, vae.stride = (_FRAMES, _ROWS, _COLUMNS), (_FRAMES // 2, _ROWS // 2, _COLUMNS // 2)  # one tile; the default is larger than the clip
+    vae.kernel, vae.stride = (
+        (_FRAMES, _ROWS, _COLUMNS),
+        (_FRAMES // 2, _ROWS // 2, _COLUMNS // 2),
+    )  # one tile; the default is larger than the clip
     pipe = AllegroPipeline(transformer=transformer, vae=vae, scheduler=DDIMScheduler(clip_sample=False), **t5(16))
     kwargs = {
         "prompt": PROMPT,

@@ -26,7 +26,9 @@ def _components() -> dict[str, Any]:
         attention_head_dim=2,
         norm_num_groups=2,
     )
-    adapter = MotionAdapter(block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=2, motion_num_attention_heads=2)
+    adapter = MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=2, motion_num_attention_heads=2
+    )
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False)
     return {"unet": unet, "motion_adapter": adapter, "scheduler": scheduler, "vae": image_vae(), **clip(16)}
 

@@ -1,4 +1,7 @@
-"""CogVideoX: text and video in one softmax, text first; sinusoidal positions in the 2b model, rotary ones in the 5b."""
+"""CogVideoX: text and video in one softmax, text first; sinusoidal positions in the 2b model, rotary ones in the 5b.
+
+ConsisID is CogVideoX image-to-video with a face beside the text.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,16 @@ _CALL: dict[str, Any] = {
 }
 
 
-def _components(**changes: Any) -> dict[str, Any]:
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+_ROTARY_IMAGE: dict[str, Any] = {
+    "in_channels": 8,
+    "use_rotary_positional_embeddings": True,
+    "use_learned_positional_embeddings": True,
+}
+
+
+def _components(transformer: str = "CogVideoXTransformer3DModel", **changes: Any) -> dict[str, Any]:
+    import diffusers
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 
     vae = AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 4,
@@ -45,9 +56,9 @@ def _components(**changes: Any) -> dict[str, Any]:
         "sample_frames": _FRAMES,
         "max_text_seq_length": 24,
     }
-    transformer = CogVideoXTransformer3DModel(**(config | changes))
     scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    return {"transformer": transformer, "vae": vae, "scheduler": scheduler, **t5(16)}
+    denoiser = getattr(diffusers, transformer)(**(config | changes))
+    return {"transformer": denoiser, "vae": vae, "scheduler": scheduler, **t5(16)}
 
 
 @TINY_PIPELINES.register("cogvideox-t2v")
@@ -63,7 +74,7 @@ def image_to_video() -> TinyPipeline:
     """The 5b image-to-video layout: rotary positions, image latents beside the noise in the channels."""
     from diffusers import CogVideoXImageToVideoPipeline
 
-    parts = _components(in_channels=8, use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True)
+    parts = _components(**_ROTARY_IMAGE)
     kwargs = _CALL | {"num_frames": _FRAMES, "image": clip_of_images(1, _ROWS, _COLUMNS)[0]}
     return TinyPipeline(CogVideoXImageToVideoPipeline(**parts), kwargs, _SHAPE)
 
@@ -76,3 +87,22 @@ def video_to_video() -> TinyPipeline:
     parts = _components(use_rotary_positional_embeddings=True)
     kwargs = _CALL | {"video": clip_of_images(_FRAMES, _ROWS, _COLUMNS), "strength": 0.8}
     return TinyPipeline(CogVideoXVideoToVideoPipeline(**parts), kwargs, _SHAPE)
+
+
+@TINY_PIPELINES.register("consisid-i2v")
+def identity_preserving() -> TinyPipeline:
+    """ConsisID: an extractor turns face features into columns that the video reads through plain ``torch.softmax`` attention."""
+    import torch
+    from diffusers.pipelines.consisid.pipeline_consisid import ConsisIDPipeline  # the top-level name asks for OpenCV first
+
+    face: dict[str, Any] = {"LFE_id_dim": 4, "LFE_vit_dim": 6, "LFE_depth": 2, "LFE_dim_head": 4, "LFE_num_heads": 2}
+    face |= {"LFE_num_id_token": 2, "LFE_num_querie": 3, "LFE_output_dim": 21, "LFE_ff_mult": 1, "LFE_num_scale": 1}
+    cross = {"is_train_face": True, "cross_attn_interval": 1, "cross_attn_dim_head": 4, "cross_attn_num_heads": 2}
+    parts = _components("ConsisIDTransformer3DModel", **_ROTARY_IMAGE, **face, **cross)
+    inputs = {
+        "image": clip_of_images(1, _ROWS, _COLUMNS)[0],
+        "id_vit_hidden": [torch.randn(1, 5, 6)],
+        "id_cond": torch.randn(1, 4),
+    }
+    notes = "face features are random tensors in place of the detectors and encoders that ConsisID downloads"
+    return TinyPipeline(ConsisIDPipeline(**parts), _CALL | {"num_frames": _FRAMES} | inputs, _SHAPE, notes=notes)

@@ -45,12 +45,12 @@ def clip(width: int, length: int = 24, *, projection: bool = False) -> dict[str,
     return {"text_encoder": encoder, "tokenizer": tokenizer}
 
 
-def _t5(kind: str, width: int, length: int) -> dict[str, Any]:
+def _t5(kind: str, width: int, length: int, vocabulary: int | None = None) -> dict[str, Any]:
     import transformers
 
     tokenizer = t5_tokenizer(length)
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         d_model=width,
         d_kv=width // 2,
         d_ff=2 * width,
@@ -63,9 +63,9 @@ def _t5(kind: str, width: int, length: int) -> dict[str, Any]:
     return {"text_encoder": getattr(transformers, f"{kind}EncoderModel")(config), "tokenizer": tokenizer}
 
 
-def t5(width: int, length: int = 24) -> dict[str, Any]:
-    """T5 encoder of one layer and `width` channels with its tokenizer."""
-    return _t5("T5", width, length)
+def t5(width: int, length: int = 24, *, vocabulary: int | None = None) -> dict[str, Any]:
+    """T5 encoder of one layer and `width` channels with its tokenizer; `vocabulary` entries if another tokenizer feeds it."""
+    return _t5("T5", width, length, vocabulary)
 
 
 def umt5(width: int, length: int = 24) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What a tiny pipeline is, and the table of those that exist.
 
-Every one is the stock diffusers class with stock component classes at toy sizes and random weights: plumbing is real, pictures are
-noise. Building is seeded and leaves the caller's random state alone; running draws from a generator of its own.
+Every one is the stock diffusers class with stock component classes at toy sizes and random weights: plumbing is real, pictures
+are noise. Building is seeded and leaves the caller's random state alone; running draws from a generator of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = ["TINY_PIPELINES", "TinyPipeline"]
 
 _DENOISERS = ("unet", "transformer", "transformer_2")
 _SHARPNESS = 4.0
+_GATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +90,32 @@ TINY_PIPELINES: Registry[Callable[[], TinyPipeline]] = Registry("tiny pipeline",
 
 
 def build(name: str, seed: int = 0) -> TinyPipeline:
-    """Build the pipeline registered as `name` under a seed, ready to run; see :func:`vico_lens.testing.pipelines.tiny_pipeline`."""
+    """Build the pipeline registered as `name`, ready to run; see :func:`vico_lens.testing.pipelines.tiny_pipeline`."""
     builder = TINY_PIPELINES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tiny = replace(builder(), name=name)
+        for component in tiny.pipe.components.values():
+            if isinstance(component, nn.Module):
+                component.eval().requires_grad_(False)
+        for denoiser in tiny.denoisers.values():
+            _wake(denoiser)
     if not tiny.denoisers:
-        raise InputError(f"expected tiny pipeline {name!r} to have one of the components {', '.join(_DENOISERS)}; got none of them.")
+        raise InputError(
+            f"expected tiny pipeline {name!r} to have one of the components {', '.join(_DENOISERS)}; got none of them."
+        )
     tiny.pipe.set_progress_bar_config(disable=True)
-    for module in tiny.pipe.components.values():
-        if isinstance(module, nn.Module):
-            module.eval().requires_grad_(False)
-    for module in tiny.denoisers.values():
-        _sharpen(module)
     return tiny
 
 
-def _sharpen(denoiser: nn.Module) -> None:
-    """Scale query projections up: at initialisation the softmax is so flat that swapped tokens would go unnoticed."""
-    queries: Mapping[str, nn.Module] = {name: module for name, module in denoiser.named_modules() if name.endswith(("to_q", "to_query"))}
-    for module in queries.values():
-        if isinstance(module, nn.Linear):
-            with torch.no_grad():
-                module.weight.mul_(_SHARPNESS)
+def _wake(denoiser: nn.Module) -> None:
+    """Make attention matter, as training would.
+
+    At initialisation the softmax is so flat that swapped tokens would go unnoticed, and some models start with their gates shut
+    (weights of zero), so that attention would not reach the video at all.
+    """
+    for name, parameter in denoiser.named_parameters():
+        if name.endswith(("to_q.weight", "to_query.weight")):
+            parameter.mul_(_SHARPNESS)
+        elif parameter.dim() > 1 and not parameter.any():
+            parameter.normal_(std=_GATE)

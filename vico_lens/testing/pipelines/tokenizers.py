@@ -1,8 +1,8 @@
-"""Tokenizers built in code, small but of the real kinds: CLIP byte-pair encoding, T5 unigram, and byte-level encodings of language models.
+"""Tokenizers built in code, small but of the real kinds: CLIP byte pairs, T5 unigrams, and the pairs of language models.
 
-A tokenizer that gives one piece a word would hide every mistake in the way from words to tokens. So a fixed lexicon says how each
-word falls into pieces (``circle`` into ``cir`` and ``cle``), and each kind of tokenizer is given exactly the vocabulary and the merges
-that make it so, in its own notation (``cle</w>``, ``▁cir``, ``Ġcir``). Words outside the lexicon fall into single characters.
+A tokenizer that gives one piece a word would hide every mistake in the way from words to tokens. So a fixed lexicon says how
+each word falls into pieces (``circle`` into ``cir`` and ``cle``), and each kind of tokenizer is given exactly the vocabulary and
+the merges that make it so, in its own notation (``cle</w>``, ``▁cir``, ``Ġcir``). Other words fall into characters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ LEXICON: dict[str, tuple[str, ...]] = {
     "triangle": ("tri", "ang", "le"),
     "square": ("square",),
     "yellow": ("yel", "low"),
-    **{word: (word,) for word in ("a", "and", "red", "blue", "green", "star", "right", "left", "up", "down", "still", "the", "on")},
+    **{
+        word: (word,)
+        for word in ("a", "and", "red", "blue", "green", "star", "right", "left", "up", "down", "still", "the", "on")
+    },
 }
 
 _CHARACTERS = string.ascii_letters + string.digits + string.punctuation
@@ -59,7 +62,9 @@ def merges_for(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
         for target in pieces:
             while symbols[0] != target:
                 if not target.startswith(symbols[0]):
-                    raise ValueError(f"expected merges that end at the pieces {tuple(pieces)}; got {symbols[0]!r} across a border; reorder them.")
+                    raise ValueError(
+                        f"expected merges that end at {tuple(pieces)}; got {symbols[0]!r} across a border; reorder the words."
+                    )
                 merges.append((symbols[0], symbols[1]))
                 symbols[:2] = [symbols[0] + symbols[1]]
             symbols.pop(0)
@@ -108,7 +113,10 @@ def _pieces(mark: str) -> list[tuple[str, float]]:
     """Unigram pieces with log-probabilities: a lexicon piece beats any spelling of it by characters."""
     pieces = dict.fromkeys(f"{mark}{first}" for first, *_ in LEXICON.values())
     pieces |= dict.fromkeys(piece for _, *rest in LEXICON.values() for piece in rest)
-    return [*((piece, -3.0) for piece in pieces), *((character, -10.0) for character in [mark, *_CHARACTERS] if character not in pieces)]
+    return [
+        *((piece, -3.0) for piece in pieces),
+        *((character, -10.0) for character in [mark, *_CHARACTERS] if character not in pieces),
+    ]
 
 
 def t5_tokenizer(length: int = 24) -> Any:
@@ -183,5 +191,10 @@ def metaspace_tokenizer(kind: str = "LlamaTokenizer", length: int = 128, special
     merges = _merges_with_start("▁")
     bytes_ = [f"<0x{value:02X}>" for value in range(256)]
     vocabulary = _vocabulary([*named, *special, *bytes_, "▁", *_CHARACTERS], merges)
-    options = {"pad_token": "<pad>", "model_max_length": length, "additional_special_tokens": list(special)}
+    options = {
+        "pad_token": "<pad>",
+        "add_bos_token": True,
+        "model_max_length": length,
+        "additional_special_tokens": list(special),
+    }
     return getattr(transformers, kind)(vocab=vocabulary, merges=merges, **options)

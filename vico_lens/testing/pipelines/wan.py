@@ -29,7 +29,13 @@ def wan_vae(channels: int = 16, **changes: Any) -> Any:
     """Causal video autoencoder: 9 x 32 x 48 pixels become 3 x 4 x 6 latents of 16 channels."""
     from diffusers import AutoencoderKLWan
 
-    config = {"base_dim": 3, "z_dim": channels, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+    config = {
+        "base_dim": 3,
+        "z_dim": channels,
+        "dim_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "temperal_downsample": [False, True, True],
+    }
     return AutoencoderKLWan(**(config | changes))
 
 
@@ -112,7 +118,13 @@ def image_to_video() -> TinyPipeline:
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     vision = CLIPVisionConfig(
-        hidden_size=8, projection_dim=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+        hidden_size=8,
+        projection_dim=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
     )
     pipe = WanImageToVideoPipeline(
         transformer=_transformer(in_channels=36, image_dim=8),

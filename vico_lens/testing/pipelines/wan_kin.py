@@ -25,7 +25,7 @@ def skyreels() -> TinyPipeline:
 
 @TINY_PIPELINES.register("skyreels-v2-df")
 def diffusion_forcing() -> TinyPipeline:
-    """SkyReels V2 diffusion forcing, asynchronous: later frames are one step behind, so the denoiser runs more often than steps."""
+    """SkyReels V2 diffusion forcing, asynchronous: later frames are a step behind, so the denoiser runs more often than steps."""
     kwargs = CALL | {"base_num_frames": 9, "ar_step": 1, "causal_block_size": 1}
     return TinyPipeline(_skyreels("SkyReelsV2DiffusionForcingPipeline"), kwargs, SHAPE)
 

@@ -1,4 +1,4 @@
-"""TextToVideoSD, the class behind ModelScope and Zeroscope: a three-dimensional UNet with temporal attention after each spatial one."""
+"""TextToVideoSD, the class of ModelScope and Zeroscope: a three-dimensional UNet, temporal attention after each spatial one."""
 
 from __future__ import annotations
 
