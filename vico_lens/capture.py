@@ -1,0 +1,184 @@
+"""What to record of a run: a frozen policy, kept as JSON in every trace it made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from vico_lens.errors import InputError
+from vico_lens.schema import KINDS, AttentionSite, Branch, Kind
+
+__all__ = ["Capture", "parse_bytes"]
+
+Form = Literal["auto", "weights", "factors"]
+Precision = Literal["float32", "float16", "model"]
+Halves = Literal["cond", "uncond", "both"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_bytes(size: str | int) -> int:
+    """Read a number of bytes as people write it.
+
+    Parameters
+    ----------
+    size : str or int
+        ``"4GB"``, ``"512 MiB"``, ``"2e6"``, or the number itself.
+
+    Raises
+    ------
+    InputError
+        If it is not a positive size.
+
+    Examples
+    --------
+    >>> parse_bytes("4GB"), parse_bytes("1.5 MiB")
+    (4000000000, 1572864)
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([KMGT]?I?)B?\s*", str(size), re.IGNORECASE)
+    try:
+        number = float(match[1]) * _UNITS[match[2].upper()] if match else 0.0
+    except (KeyError, ValueError):
+        number = 0.0
+    if number < 1:
+        raise InputError(f'expected a number of bytes such as "4GB" or "500 MiB", got {size!r}.')
+    return int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Which steps, sites and heads to record, in what form, and how many bytes it may take.
+
+    Attributes
+    ----------
+    steps : slice, sequence of int, int or None
+        Denoising steps, counted from 0; negative ones from the end. None records all.
+    layers : sequence of str, str or None
+        Shell patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``). None records all.
+    kinds : sequence of str, str or None
+        Kinds of attention.
+    heads : sequence of int, int or None
+        Heads by index. None records all.
+    store : str
+        ``weights`` (the maps), ``factors`` (query and key: exact, and far smaller for long sequences), or ``auto``, whichever is
+        smaller at each site.
+    dtype : str
+        ``model`` for the dtype that the model computes in, ``float32`` or ``float16``.
+    branch : str
+        Guidance half: ``cond``, ``uncond`` or ``both``.
+    budget : str, int or None
+        Bytes that the capture may take, such as ``"4GB"``; more is refused before anything is recorded.
+
+    Raises
+    ------
+    InputError
+        If a value is not one of those above.
+
+    Examples
+    --------
+    >>> Capture(steps=slice(0, None, 5), kinds="cross").chosen_steps(12)
+    [0, 5, 10]
+    """
+
+    steps: slice | Sequence[int] | int | None = None
+    layers: Sequence[str] | str | None = None
+    kinds: Sequence[Kind] | Kind | None = None
+    heads: Sequence[int] | int | None = None
+    store: Form = "auto"
+    dtype: Precision = "model"
+    branch: Halves = "cond"
+    budget: str | int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("store", self.store, get_args(Form)),
+            ("dtype", self.dtype, get_args(Precision)),
+            ("branch", self.branch, get_args(Halves)),
+            *(("kinds", kind, KINDS) for kind in _listed(self.kinds) or ()),
+        ):
+            if value not in allowed:
+                raise InputError(f"expected Capture({name}=...) to be one of {', '.join(allowed)}, got {value!r}.")
+        for name, values in (("heads", _listed(self.heads)), ("steps", None if isinstance(self.steps, slice) else _listed(self.steps))):
+            if values is not None and (not values or any(not isinstance(v, int) or isinstance(v, bool) for v in values)):
+                raise InputError(f"expected Capture({name}=...) to be whole numbers, got {values!r}.")
+        if any(head < 0 for head in _listed(self.heads) or ()):
+            raise InputError(f"expected Capture(heads=...) to count from 0, got {self.heads!r}.")
+        if self.budget is not None:
+            parse_bytes(self.budget)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Guidance halves to record."""
+        return ("cond", "uncond") if self.branch == "both" else (self.branch,)
+
+    @property
+    def bytes(self) -> int | None:
+        """The budget in bytes, or None."""
+        return None if self.budget is None else parse_bytes(self.budget)
+
+    def chosen_steps(self, count: int) -> list[int]:
+        """Return the steps to record of a run of `count` steps, in order.
+
+        Raises
+        ------
+        InputError
+            If none of them is in the run.
+        """
+        if self.steps is None:
+            return list(range(count))
+        if isinstance(self.steps, slice):
+            chosen = list(range(count))[self.steps]
+        else:
+            asked = _listed(self.steps) or ()
+            chosen = sorted({step + count if step < 0 else step for step in asked if -count <= step < count})
+        if not chosen:
+            raise InputError(f"expected Capture(steps={self.steps!r}) to name some of the {count} steps of this run, 0 to {count - 1}.")
+        return sorted(chosen)
+
+    def wants(self, site: AttentionSite) -> bool:
+        """Whether a site is to be recorded."""
+        kinds, layers = _listed(self.kinds), _listed(self.layers)
+        if kinds is not None and site.kind not in kinds:
+            return False
+        return layers is None or any(fnmatchcase(name, pattern) for pattern in layers for name in (site.module, site.group))
+
+    def chosen_heads(self, site: AttentionSite) -> list[int] | None:
+        """Return the heads to keep of a site, None for all.
+
+        Raises
+        ------
+        InputError
+            If the site has none of them.
+        """
+        heads = _listed(self.heads)
+        if heads is None:
+            return None
+        chosen = [head for head in heads if head < site.heads]
+        if not chosen:
+            raise InputError(f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}.")
+        return chosen
+
+    def to_json(self) -> str:
+        """Write the policy as JSON.
+
+        Examples
+        --------
+        >>> Capture(steps=slice(0, None, 5)).to_json()[:40]
+        '{"steps": {"slice": [0, null, 5]}, "laye'
+        """
+        values: dict[str, Any] = asdict(self)
+        if isinstance(self.steps, slice):
+            values["steps"] = {"slice": [self.steps.start, self.steps.stop, self.steps.step]}
+        return json.dumps(values)
+
+
+def _listed(value: Any) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, (str, int)) else tuple(value)

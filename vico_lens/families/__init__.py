@@ -1,0 +1,92 @@
+"""The table of pipeline families, and which row a pipeline belongs to.
+
+Another package adds a family through the entry-point group ``vico_lens.families``; its object is a :class:`Family`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from vico_lens.errors import TracingError
+from vico_lens.families import unets
+from vico_lens.families.base import Family, Forward, Rule, Unfolded
+from vico_lens.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["FAMILIES", "Family", "Forward", "Rule", "Unfolded", "denoisers", "family_of", "rule_for"]
+
+FAMILIES: Registry[Family] = Registry("model family", "vico_lens.families")
+"""All rows by name."""
+
+for _family in unets.FAMILIES:
+    FAMILIES.add(_family.name, _family)
+
+
+def family_of(pipe: object) -> Family:
+    """Return the row of the table for a pipeline.
+
+    The class names of the pipeline and of its bases are looked up first, then those of its denoisers, so that a pipeline of one's
+    own around a known denoiser is known.
+
+    Parameters
+    ----------
+    pipe : object
+        A pipeline.
+
+    Returns
+    -------
+    Family
+        The row, or one made up from the pipeline's components if none fits: its sites are then classified by what is seen.
+
+    Raises
+    ------
+    TracingError
+        If the pipeline has no component that looks like a video denoiser.
+    """
+    rows = [FAMILIES[name] for name in FAMILIES]
+    for cls in type(pipe).__mro__:
+        for row in rows:
+            if cls.__name__ in row.pipelines:
+                return row
+    for row in rows:
+        roots = [getattr(pipe, name, None) for name in row.denoisers]
+        if any(cls.__name__ in row.models for root in roots for cls in type(unwrapped(root)).__mro__):
+            return row
+    from vico_lens.families.unknown import made_up
+
+    return made_up(pipe)
+
+
+def denoisers(pipe: object, family: Family | None = None) -> dict[str, nn.Module]:
+    """Return the denoisers of a pipeline by attribute name, those that are loaded.
+
+    Raises
+    ------
+    TracingError
+        If there is none.
+    """
+    family = family or family_of(pipe)
+    found = {name: root for name in family.denoisers if (root := getattr(pipe, name, None)) is not None}
+    if not found:
+        names = " or ".join(family.denoisers)
+        raise TracingError(f"expected {type(pipe).__name__} to have a component {names}, got none: load the pipeline with its denoiser.")
+    return found
+
+
+def rule_for(family: Family, path: str) -> Rule | None:
+    """Return the first rule of a row that matches a module path below the denoiser, or None.
+
+    Examples
+    --------
+    >>> rule_for(FAMILIES["animatediff"], "down_blocks.0.motion_modules.0.transformer_blocks.0.attn2").kind
+    'temporal'
+    """
+    return next((rule for rule in family.rules if re.search(rule.path, path)), None)
+
+
+def unwrapped(module: object) -> object:
+    """Return the module inside a compiled one."""
+    return getattr(module, "_orig_mod", module)

@@ -1,0 +1,178 @@
+"""From a flat attention call to named axes: undo what the model did to its latents before calling the kernel.
+
+Models fold the axes that do not attend into the batch (``(row frame) head (y x)`` for spatial attention) and flatten those that do.
+Given the grid and the folded axes, the way back is a reshape, and wherever the sizes do not multiply up it is an error that says
+which site and which sizes: a trace with silently mixed-up axes would look as good as a right one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vico_lens.errors import TracingError
+from vico_lens.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
+from vico_lens.interception import Attended, RawCall
+
+__all__ = ["MASKED", "additive", "grid_of", "read", "split_rows"]
+
+MASKED = -3.0e38
+"""Stands for minus infinity in a bias: finite, so that a fully masked row gives numbers and not NaN, in the value and in its gradient."""
+
+_AXES: tuple[Axis, ...] = ("frame", "y", "x")
+
+
+def read(run: Attended, rule: Rule, family: Family, forward: Forward, rows: Sequence[int]) -> Iterator[Unfolded]:
+    """Unfold one execution of an attention module, one result a batch row.
+
+    Parameters
+    ----------
+    run : Attended
+        What was seen.
+    rule : Rule
+        The family's rule for this module; its `kind` is not None.
+    family : Family
+        The row of the table.
+    forward : Forward
+        Inputs of the denoiser's forward.
+    rows : sequence of int
+        Batch rows to unfold.
+
+    Yields
+    ------
+    Unfolded
+        In order of `rows`.
+
+    Raises
+    ------
+    TracingError
+        If the sizes of the call do not fit the grid.
+    """
+    if rule.read is not None:
+        yield from rule.read(run, rule, family, forward, rows)
+        return
+    raw = run.calls[0 if rule.pick == "first" else -1]
+    batch, heads, queries, keys, channels = sizes(raw)
+    grid, text = grid_of(run, rule, forward, batch, queries)
+    fold = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis in rule.fold)
+    attending = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis not in rule.fold)
+    if rule.kind == "joint":
+        query_axes: tuple[int, ...] = (queries,)
+        key_axes: tuple[int, ...] = (keys,)
+    else:
+        query_axes, key_axes = attending, (keys,) if rule.kind == "cross" else attending
+    if keys != math.prod(key_axes):
+        raise _misfit(run, rule, forward, f"{keys} keys", f"{math.prod(key_axes)} of the grid {grid}")
+    last = rule.kind == "joint" and family.text == "last"
+    for row, call in split_rows(raw, forward.batch, rows):
+        query, key = (None if x is None else _unfold(x, fold, axes) for x, axes in ((call.query, query_axes), (call.key, key_axes)))
+        probabilities, bias = call.probabilities, additive(call, queries, keys)
+        if probabilities is not None:
+            probabilities = probabilities.reshape(*fold, heads, *query_axes, *key_axes).movedim(len(fold), 0)
+        if bias is not None:
+            bias = _unfold_bias(bias, fold, query_axes, key_axes)
+        if rule.kind == "cross" and fold:  # the text is repeated for every frame: once is enough
+            key = None if key is None else key[:, 0]
+            bias = None if bias is None else bias[:, :1]
+        if last:
+            query, key = (None if x is None else x.roll(text, 1) for x in (query, key))
+            bias = None if bias is None else _roll(bias, text)
+            probabilities = None if probabilities is None else _roll(probabilities, text)
+        tokens = keys if rule.kind == "cross" else text
+        yield Unfolded(row, grid, heads, channels, tokens, query, key, call.scale, bias, probabilities)
+
+
+def sizes(raw: RawCall) -> tuple[int, int, int, int, int]:
+    """Return batch, heads, queries, keys and channels of a call (0 channels if only its result is known)."""
+    if raw.probabilities is not None:
+        batch, heads, queries, keys = raw.probabilities.shape
+        return batch, heads, queries, keys, 0
+    assert raw.query is not None and raw.key is not None
+    if raw.query.ndim != 4:
+        raise TracingError(f"expected a query [batch, head, token, channel], got {raw.query.ndim} dimensions {tuple(raw.query.shape)}.")
+    batch, heads, queries, channels = raw.query.shape
+    return batch, heads, queries, int(raw.key.shape[-2]), channels
+
+
+def grid_of(run: Attended, rule: Rule, forward: Forward, batch: int, queries: int) -> tuple[Grid, int]:
+    """Find the grid that a call of these sizes works on, and the number of text tokens among its queries.
+
+    Raises
+    ------
+    TracingError
+        If none of the forward's grids fits.
+    """
+    for grid in forward.grids:
+        fold = math.prod(size for axis, size in zip(_AXES, grid, strict=True) if axis in rule.fold)
+        text = queries - math.prod(grid) // fold
+        if batch == forward.batch * fold and (text >= 0 if rule.kind == "joint" else text == 0):
+            return grid, text
+    grids = ", ".join("x".join(map(str, grid)) for grid in forward.grids)
+    raise _misfit(run, rule, forward, f"batch {batch} and {queries} queries", f"what the grid {grids} makes with {rule.fold} in the batch")
+
+
+def split_rows(raw: RawCall, batch: int, rows: Sequence[int]) -> Iterator[tuple[int, RawCall]]:
+    """Cut rows of the denoiser's batch out of a call; axes folded behind the row stay in the batch axis of each."""
+    count = sizes(raw)[0]
+    size = count // batch
+    mask = raw.mask
+    if mask is not None:
+        mask = mask[(None,) * (4 - mask.ndim)]
+    for row in rows:
+        part = slice(row * size, (row + 1) * size)
+        yield (
+            row,
+            RawCall(
+                None if raw.query is None else raw.query[part],
+                None if raw.key is None else raw.key[part],
+                None if mask is None else mask[part] if mask.shape[0] == count else mask,  # one for all, or one each
+                raw.causal,
+                raw.scale,
+                None if raw.probabilities is None else raw.probabilities[part],
+            ),
+        )
+
+
+def additive(call: RawCall, queries: int, keys: int) -> Tensor | None:
+    """Turn the mask of a call into a finite float32 bias ``[batch, head, query, key]`` (axes of 1 broadcast), or None."""
+    bias = None
+    if call.mask is not None:
+        if call.mask.dtype == torch.bool:
+            bias = torch.zeros(call.mask.shape, device=call.mask.device).masked_fill(~call.mask, MASKED)
+        else:
+            bias = call.mask.float().clamp(min=MASKED)
+    if call.causal:
+        assert call.query is not None
+        upper = torch.ones(queries, keys, dtype=torch.bool, device=call.query.device).triu(1)
+        triangle = torch.zeros(1, 1, queries, keys, device=upper.device).masked_fill(upper, MASKED)
+        bias = triangle if bias is None else torch.maximum(bias + triangle, torch.tensor(MASKED, device=upper.device))
+    return bias
+
+
+def _unfold(x: Tensor, fold: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """``[fold, head, axes, channel]`` flat to ``[head, *fold, *axes, channel]``."""
+    return x.reshape(*fold, x.shape[1], *axes, x.shape[-1]).movedim(len(fold), 0)
+
+
+def _unfold_bias(bias: Tensor, fold: tuple[int, ...], query_axes: tuple[int, ...], key_axes: tuple[int, ...]) -> Tensor:
+    sizes = zip(bias.shape, (fold, None, query_axes, key_axes), strict=True)
+    shape = [n for size, axes in sizes for n in ((size,) if axes is None else axes if size == math.prod(axes) else (1,) * len(axes))]
+    return bias.reshape(shape).movedim(len(fold), 0)
+
+
+def _roll(x: Tensor, text: int) -> Tensor:
+    """Bring text behind the video to the front, on both axes of a joint softmax."""
+    for axis in (-2, -1):
+        x = x if x.shape[axis] == 1 else x.roll(text, axis)
+    return x
+
+
+def _misfit(run: Attended, rule: Rule, forward: Forward, got: str, expected: str) -> TracingError:
+    return TracingError(
+        f"{run.denoiser}.{run.module} ({rule.kind}): expected {expected} for a batch of {forward.batch} rows, got {got}. The model lays "
+        "its tokens out in a way this family's row does not describe (windowed or chunked attention does that): switch that option "
+        "off, or register a Family whose Rule has a `read` function for this module."
+    )

@@ -1,0 +1,354 @@
+"""See every softmax attention call of a model, with the module it came from, and change none of them.
+
+Why a `TorchFunctionMode` and not recording attention processors: half of the video transformers have no replaceable processor, the
+others need one forked copy a family, and every diffusers release moves them. `scaled_dot_product_attention` is where they all end,
+whatever the release, with the query and key exactly as they enter the softmax (after rotary embedding and normalisation). A mode
+sees the call through every alias of the function, is confined to the thread that entered it, and nests.
+
+Why forward hooks beside it: the mode knows tensors but not names. Hooks on every module that has children keep a stack of dotted
+paths; the innermost one at the time of the call is the attention module.
+
+Eager and sliced attention processors call no fused kernel. Their softmax results are collected instead, in the order in which they
+were computed, and put together when the module returns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vico_lens.errors import TracingError
+
+__all__ = ["Attended", "Interception", "Observer", "RawCall", "intercept", "suspended"]
+
+_SDPA = torch.nn.functional.scaled_dot_product_attention
+_SDPA_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+_SOFTMAX = frozenset({torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax})
+_PROJECTIONS = ("to_q", "to_qkv", "q_proj", "qkv")
+_WRAPPER = "_orig_mod"  # what torch.compile puts between a module and its children in dotted paths
+
+_serials = itertools.count(1)
+
+
+class _Thread(threading.local):
+    """Interceptions with a serial below `floor` see nothing in this thread."""
+
+    floor = 0
+
+
+_thread = _Thread()
+
+
+@dataclass(frozen=True, slots=True)
+class RawCall:
+    """One softmax, as the model computed it.
+
+    Attributes
+    ----------
+    query, key : Tensor or None
+        ``[batch, head, token, channel]``, live: part of the autograd graph, nothing copied. None if only the result was seen.
+    mask : Tensor or None
+        As passed: boolean (True takes part) or additive, broadcastable to ``[batch, head, query, key]``.
+    causal : bool
+        The call asked for the lower triangle only.
+    scale : float
+        What the logits were multiplied with.
+    probabilities : Tensor or None
+        ``[batch, head, query, key]`` if the model computed its softmax itself.
+    """
+
+    query: Tensor | None
+    key: Tensor | None
+    mask: Tensor | None
+    causal: bool
+    scale: float
+    probabilities: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Attended:
+    """One execution of one attention module: its path, and the calls it made.
+
+    Attributes
+    ----------
+    denoiser : str
+        Name under which the root module was given.
+    module : str
+        Dotted path below the root.
+    owner : nn.Module
+        The module itself.
+    conditioned : bool
+        Encoder states reached the module as an argument.
+    calls : list of RawCall
+        In order of execution; mostly one.
+    """
+
+    denoiser: str
+    module: str
+    owner: nn.Module
+    conditioned: bool
+    calls: list[RawCall] = field(default_factory=list)
+    pieces: list[Tensor] = field(default_factory=list)
+    batch: int = 0
+
+
+class Observer(Protocol):
+    """What an interception reports to. An exception raised here goes through the model to its caller."""
+
+    def enter(self, denoiser: str, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take note that a forward of a root module begins."""
+
+    def attended(self, run: Attended) -> None:
+        """Take the calls of one attention module, when it returns."""
+
+    def leave(self, denoiser: str, *, failed: bool) -> None:
+        """Take note that the forward has ended."""
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, interception: Interception) -> None:
+        super().__init__()
+        self._interception = interception
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is _SDPA:
+            self._interception.fused(args, kwargs)
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if func in _SOFTMAX:
+            self._interception.softmax(out)
+        return out
+
+
+class Interception:
+    """Hooks and mode of one `with`; see :func:`intercept`."""
+
+    def __init__(self, roots: Mapping[str, nn.Module], observer: Observer, *, exclusive: bool) -> None:
+        self._roots = roots
+        self._observer = observer
+        self._exclusive = exclusive
+        self._serial = next(_serials)
+        self._owner_thread = threading.get_ident()
+        self._stack: list[Attended] = []
+        self._cleanup = ExitStack()
+        self.executed: set[str] = set()
+        """Paths of the modules that ran in the current forward."""
+        self.elsewhere = 0
+        """Forwards of a root that ran in another thread, where the mode does not reach."""
+        self.forced: list[str] = []
+        """What was switched off for the time of the trace, in words."""
+
+    def __enter__(self) -> Interception:
+        with ExitStack() as undo:  # a failure half-way through must not leave the first hooks behind
+            for name, root in self._roots.items():
+                undo.enter_context(_native_backend(root, self.forced))
+                for path, module in root.named_modules():
+                    if module is root or next(module.children(), None) is not None:
+                        self._hook(undo, name, path.replace(f"{_WRAPPER}.", ""), module, is_root=module is root)
+            undo.enter_context(_eager_stance(self._roots.values(), self.forced))
+            if self._exclusive:
+                undo.enter_context(_floor(self._serial))
+            undo.enter_context(_Mode(self))
+            self._cleanup = undo.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.clear()
+        self._cleanup.close()
+
+    def _hook(self, undo: ExitStack, name: str, path: str, module: nn.Module, *, is_root: bool) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._deaf():
+                self.elsewhere += is_root and threading.get_ident() != self._owner_thread
+                return
+            if is_root:
+                self._stack.clear()  # entries left by an interrupt that no hook saw
+                self.executed.clear()
+                self._observer.enter(name, module, args, kwargs)
+            elif not self._stack:
+                return  # a checkpointed block recomputed by the backward pass: recorded in its forward
+            self.executed.add(path)
+            states = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+            first = next((x for x in itertools.chain(args, kwargs.values()) if isinstance(x, Tensor)), None)
+            run = Attended(name, path, module, isinstance(states, Tensor), batch=0 if first is None else first.shape[0])
+            self._stack.append(run)
+
+        def after(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            if self._deaf() or not self._stack or self._stack[-1].owner is not module:
+                return
+            run = self._stack.pop()
+            failed = output is None
+            if not failed and (run.calls or run.pieces):
+                if run.pieces and not run.calls:
+                    run.calls.append(_joined(run))
+                self._observer.attended(run)
+            if is_root:
+                self._observer.leave(name, failed=failed)
+
+        undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(module.register_forward_hook(after, always_call=True).remove)
+
+    def _deaf(self) -> bool:
+        return self._serial < _thread.floor or threading.get_ident() != self._owner_thread
+
+    def fused(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Note a fused call under the innermost module."""
+        if not self._stack or self._deaf():
+            return
+        given = dict(zip(_SDPA_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        query, key, scale = given["query"], given["key"], given.get("scale")
+        if key.shape[-3] != query.shape[-3] and given.get("enable_gqa"):
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+        self._stack[-1].calls.append(
+            RawCall(
+                query=query,
+                key=key,
+                mask=given.get("attn_mask"),
+                causal=bool(given.get("is_causal", False)),
+                scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
+            )
+        )
+
+    def softmax(self, out: object) -> None:
+        """Keep a softmax result if it can be the attention of the innermost module."""
+        if not self._stack or self._deaf():
+            return
+        run = self._stack[-1]
+        if isinstance(out, Tensor) and out.ndim >= 3 and any(hasattr(run.owner, name) for name in _PROJECTIONS):
+            run.pieces.append(out)
+
+
+def _joined(run: Attended) -> RawCall:
+    """Put the softmax results of one module together: sliced processors compute batch times head in slices."""
+    first = run.pieces[0]
+    if len({piece.shape[1:] for piece in run.pieces}) == 1 and run.batch:
+        whole = first if len(run.pieces) == 1 else torch.cat(run.pieces)
+        if whole.ndim == 4 and whole.shape[0] == run.batch:
+            return RawCall(None, None, None, False, 1.0, whole)
+        if whole.ndim == 3 and whole.shape[0] % run.batch == 0:
+            return RawCall(None, None, None, False, 1.0, whole.unflatten(0, (run.batch, -1)))
+    shapes = ", ".join(str(tuple(piece.shape)) for piece in run.pieces[:4])
+    raise TracingError(
+        f"{run.denoiser}.{run.module}: expected softmax results that make up [batch * head, query, key] with batch {run.batch}, got "
+        f"{len(run.pieces)} of shape {shapes}. Use an attention processor that calls scaled_dot_product_attention "
+        "(in diffusers: model.set_default_attn_processor())."
+    )
+
+
+@contextmanager
+def _floor(serial: int) -> Iterator[None]:
+    before = _thread.floor
+    _thread.floor = max(before, serial)
+    try:
+        yield
+    finally:
+        _thread.floor = before
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Hide what happens inside from every interception entered before, in this thread.
+
+    Examples
+    --------
+    >>> with suspended():
+    ...     pass  # denoiser calls made here appear in no enclosing trace
+    """
+    with _floor(next(_serials)):
+        yield
+
+
+@contextmanager
+def _native_backend(root: nn.Module, forced: list[str]) -> Iterator[None]:
+    """Have diffusers dispatch to the fused kernel of torch, and put every setting back.
+
+    Both the processors' own backend and the process-wide one must go: resetting the former leaves the latter where it was.
+    """
+    if "diffusers" not in sys.modules:
+        yield
+        return
+    try:
+        dispatch = import_module("diffusers.models.attention_dispatch")
+    except ModuleNotFoundError:  # diffusers before 0.35 has no backends to choose from
+        yield
+        return
+    registry, native = dispatch._AttentionBackendRegistry, dispatch.AttentionBackendName.NATIVE
+    active = registry._active_backend
+    processors = {id(p): p for m in root.modules() if (p := getattr(m, "processor", None)) is not None}
+    saved = [(p, p._attention_backend) for p in processors.values() if getattr(p, "_attention_backend", None) is not None]
+    asked = {str(getattr(backend, "value", backend)) for backend in (active, *(backend for _, backend in saved))} - {"native"}
+    forced += [f"attention backend {name} -> native" for name in sorted(asked)]
+    try:
+        registry._active_backend = native
+        for processor, _ in saved:
+            processor._attention_backend = None
+        yield
+    finally:
+        registry._active_backend = active
+        for processor, backend in saved:
+            processor._attention_backend = backend
+
+
+@contextmanager
+def _eager_stance(roots: Iterator[nn.Module] | Any, forced: list[str]) -> Iterator[None]:
+    """Run compiled modules eagerly, for a compiled graph calls neither hooks nor modes."""
+    compiled = any(
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, _WRAPPER)
+        for root in roots
+        for module in root.modules()
+    )
+    if not compiled:
+        yield
+        return
+    forced.append("torch.compile -> eager")
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def intercept(roots: Mapping[str, nn.Module], observer: Observer, *, exclusive: bool = False) -> Interception:
+    """Report every softmax attention inside `roots` to `observer` for the time of a ``with``.
+
+    Parameters
+    ----------
+    roots : mapping of str to nn.Module
+        Denoisers by name. Only calls made while one of them runs its forward are reported.
+    observer : Observer
+        Told when a root's forward begins, when an attention module inside it returns, and when the forward ends.
+    exclusive : bool
+        Hide what happens inside from interceptions entered before (balancing runs the denoiser more often than the pipeline does).
+
+    Returns
+    -------
+    Interception
+        A context manager. On exit, whatever the reason, no hook, mode, stance or backend setting remains.
+
+    Examples
+    --------
+    >>> class Print:
+    ...     def enter(self, denoiser, root, args, kwargs): print("enter", denoiser)
+    ...     def attended(self, run): print("softmax of", tuple(run.calls[0].query.shape))
+    ...     def leave(self, denoiser, *, failed): print("leave", denoiser)
+    >>> class Attention(nn.Module):
+    ...     def forward(self, x): return nn.functional.scaled_dot_product_attention(x, x, x)
+    >>> layer = Attention()
+    >>> with intercept({"layer": layer}, Print()):
+    ...     _ = layer(torch.zeros(1, 2, 3, 4))
+    enter layer
+    softmax of (1, 2, 3, 4)
+    leave layer
+    """
+    return Interception(roots, observer, exclusive=exclusive)

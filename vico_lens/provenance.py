@@ -1,0 +1,113 @@
+"""What made a trace: the model and a hash of its weights, the prompt, the settings of the call, and the versions of everything."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vico_lens.capture import Capture
+from vico_lens.running import RunningCall
+from vico_lens.watch import Watch
+
+__all__ = ["provenance", "versions", "weights_hash"]
+
+_PACKAGES = ("vico-lens", "torch", "diffusers", "transformers", "numpy", "xarray", "zarr")
+_WHOLE = 2**26  # elements up to which every weight is hashed
+_SAMPLE = 1024
+
+
+def provenance(pipe: Any, watch: Watch, call: RunningCall | None, capture: Capture) -> dict[str, object]:
+    """Return the attributes of a trace that are known at its first denoiser call.
+
+    Returns
+    -------
+    dict
+        Names to strings, numbers, lists and mappings. A name is absent if its value is not known.
+    """
+    name, root = next(iter(watch.roots.items()))
+    parameter = next(root.parameters(), None)
+    attrs: dict[str, object] = {
+        "pipeline": type(pipe).__name__,
+        "family": watch.family.name,
+        "denoiser": f"{name}: {type(root).__name__}",
+        "model": str(getattr(getattr(pipe, "config", None), "_name_or_path", "") or getattr(pipe, "name_or_path", "") or ""),
+        "weights_hash": weights_hash(watch.roots),
+        "scheduler": type(getattr(pipe, "scheduler", None)).__name__,
+        "capture": capture.to_json(),
+        "versions": versions(),
+        "device": str(parameter.device) if parameter is not None else "",
+        "dtype": str(parameter.dtype).removeprefix("torch.") if parameter is not None else "",
+    }
+    if call is not None:
+        prompts, negative = call.prompts, call.negative_prompts
+        attrs |= {
+            name: value
+            for name, value in {
+                "prompt": prompts[0] if prompts and len(prompts) == 1 else prompts,
+                "negative_prompt": negative[0] if negative and len(negative) == 1 else negative,
+                "guidance_scale": call.guidance_scale,
+                "seed": None if not call.seeds else call.seeds[0] if len(call.seeds) == 1 else call.seeds,
+                "steps": None if call.timesteps is None else len(call.timesteps),
+                "videos_per_prompt": call.videos_per_prompt,
+            }.items()
+            if value is not None
+        }
+    return attrs
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a trace depends on.
+
+    Examples
+    --------
+    >>> "torch" in versions()
+    True
+    """
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def weights_hash(modules: dict[str, nn.Module]) -> str:
+    """Return a hash of the weights of modules.
+
+    Up to 64 million elements every one counts. Above that 1024 evenly spaced elements of each tensor do: reading 14 billion would take
+    longer than the trace, and training changes all of them anyway.
+
+    Returns
+    -------
+    str
+        ``sha256:...``, or ``sha256-sampled:...``; ``sha256-shapes:...`` if the weights are elsewhere (offloaded).
+
+    Examples
+    --------
+    >>> weights_hash({"unet": nn.Linear(2, 2, bias=False).requires_grad_(False).zero_()})[:14]
+    'sha256:98fe442'
+    """
+    digest = hashlib.sha256()
+    tensors = [(f"{name}.{key}", tensor) for name, module in modules.items() for key, tensor in module.state_dict().items()]
+    whole = sum(tensor.numel() for _, tensor in tensors) <= _WHOLE
+    absent = any(tensor.is_meta for _, tensor in tensors)
+    for key, tensor in tensors:
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if not absent:
+            digest.update(_some(tensor, whole))
+    kind = "sha256-shapes" if absent else "sha256" if whole else "sha256-sampled"
+    return f"{kind}:{digest.hexdigest()}"
+
+
+def _some(tensor: Tensor, whole: bool) -> bytes:
+    flat = tensor.detach().flatten()
+    if not whole and flat.numel() > _SAMPLE:
+        flat = flat[:: -(-flat.numel() // _SAMPLE)]
+    return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes() if flat.numel() else b""

@@ -1,0 +1,218 @@
+"""Watch a pipeline run: hand live attention calls to whoever asks, or a selection of them to a sink that stores them.
+
+The pipeline is called by its user, untouched. A tracer lives in a ``with``; it learns prompt, seed, step and guidance from the running
+call, and everything else from the denoiser's arguments. Where it cannot know, it raises: a silently empty trace, or one with halves or
+axes mixed up, is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from vico_lens.capture import Capture
+from vico_lens.errors import TracingError
+from vico_lens.families.base import Grid
+from vico_lens.interception import intercept
+from vico_lens.provenance import provenance
+from vico_lens.running import RunningCall, running_call
+from vico_lens.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
+from vico_lens.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.watch import Label, Moment, Watch
+
+__all__ = ["RunningCall", "Tracer", "observe", "running_call"]
+
+
+@contextmanager
+def observe(
+    pipe: Any,
+    *,
+    branches: Sequence[Branch] = ("cond",),
+    kinds: Collection[Kind] | None = None,
+    layers: Callable[[AttentionSite], bool] | None = None,
+    rows: Sequence[Label] | None = None,
+    step: int | None = None,
+    timestep: float | None = None,
+    grid: Grid | None = None,
+    on_call: Callable[[AttentionCall], None] | None = None,
+) -> Iterator[list[AttentionCall]]:
+    """Yield the attention calls of every denoiser forward inside the ``with``, live: with gradients, nothing copied.
+
+    What happens inside is hidden from enclosing traces.
+
+    Parameters
+    ----------
+    pipe : object
+        The pipeline.
+    branches : sequence of str
+        Guidance halves to hand out.
+    kinds : collection of str or None
+        Kinds of attention; None for all.
+    layers : callable or None
+        Takes a site and says whether to hand it out.
+    rows : sequence of (str, int) or None
+        Guidance half and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all conditional
+        if there is none.
+    step, timestep : int, float or None
+        Take the place of those of the running call.
+    grid : tuple of int or None
+        Token grid (frames, rows, columns), for packed latents without their size.
+    on_call : callable or None
+        Takes each call at once; the list then stays empty.
+
+    Yields
+    ------
+    list of AttentionCall
+        Filled in order of execution.
+
+    Raises
+    ------
+    TracingError
+        If a known attention site ran and was not seen, or its layout is unknown.
+    """
+    calls: list[AttentionCall] = []
+
+    def wanted(site: AttentionSite) -> bool:
+        return (kinds is None or site.kind in kinds) and (layers is None or layers(site))
+
+    watch = Watch(pipe, on_call or calls.append, branches, wanted, rows=rows, step=step, timestep=timestep, grid=grid)
+    with intercept(watch.roots, watch, exclusive=True) as watch.interception:
+        yield calls
+
+
+class Tracer:
+    """Hand the calls that a capture selects of one pipeline call to a sink.
+
+    Parameters
+    ----------
+    pipe : object
+        The pipeline.
+    capture : Capture
+        What to record.
+    sink : Sink
+        Takes the calls.
+    metadata : mapping or None
+        Provenance of the caller's own; ``prompt`` here is used if the pipeline is called with embeddings.
+    """
+
+    def __init__(self, pipe: Any, capture: Capture, sink: Sink, metadata: Mapping[str, object] | None = None) -> None:
+        self.capture = capture
+        self.metadata = dict(metadata or {})
+        self.watch = Watch(pipe, self._emit, capture.branches, capture.wants, self._begin, self._end)
+        self.started = False
+        self.experts: dict[str, list[int]] = {}
+        self._pipe = pipe
+        self._sink = sink
+        self._seen: SeenIds = {}
+        self._undo = ExitStack()
+        self._frame: FrameType | None = None
+        self._chosen: set[int] | None = None
+        self._step: int | None = None
+        self._offset = 0
+        self._broken = False
+
+    def __enter__(self) -> Tracer:
+        with ExitStack() as undo:
+            self._seen = undo.enter_context(seen_ids(self._pipe))
+            self.watch.interception = undo.enter_context(intercept(self.watch.roots, self.watch))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self._frame = None
+        self._undo.close()
+        if self.started:
+            self._finish(failed=kind is not None and self._broken)
+            self._sink.annotate(self.late())
+        elif kind is None:
+            self._refuse()
+
+    def late(self) -> dict[str, object]:
+        """Return the provenance that is known only after the run."""
+        forced = self.watch.interception.forced if self.watch.interception is not None else []
+        attrs: dict[str, object] = {"coverage": self.coverage(), "forced": list(forced)}
+        if len(self.experts) > 1:
+            attrs["experts"] = self.experts
+        return attrs
+
+    def coverage(self) -> dict[str, object]:
+        """Say which attention sites were recorded, and why the others were not."""
+        return self.watch.book.coverage(self.watch.unrun())
+
+    def _begin(self, moment: Moment) -> None:
+        call = moment.call
+        if call is not None:
+            if self._frame is not None and call.frame is not self._frame:
+                raise TracingError("expected one call of the pipeline in a trace, got a second one: open another vl.trace for it.")
+            self._frame = call.frame
+        step = moment.step + self._offset
+        if self._step is not None and step < self._step:  # a pipeline that goes through its timesteps again, chunk by chunk
+            self._offset = self._step + 1
+            step = moment.step + self._offset
+        moment.step = step
+        if step != self._step:
+            self._finish()
+            self._step = step
+        if not self.started:
+            self._start(moment)
+        moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
+        if step not in self.experts.setdefault(moment.denoiser, []):
+            self.experts[moment.denoiser].append(step)
+        self._broken = True
+
+    def _end(self, moment: Moment, failed: bool) -> None:
+        self._broken = failed
+
+    def _start(self, moment: Moment) -> None:
+        call = moment.call
+        timesteps = None if call is None else call.timesteps
+        steps = None
+        if timesteps is not None:
+            steps = self.capture.chosen_steps(len(timesteps))
+            self._chosen = set(steps) if self.capture.steps is not None else None
+        prompts = (call.rows if call is not None else None) or len({label[1] for label in moment.labels if label is not None})
+        asked = self.metadata.get("prompt")
+        given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else None
+        tables = token_tables(
+            self._pipe, call or RunningCall({"latents": None}), moment.forward.text or None, seen=self._seen, prompts=given
+        )
+        self._sink.start(
+            provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
+            tables if len(set(tables)) > 1 else tables[:1],
+            prompts=prompts,
+            branches=self.capture.branches,
+            steps=steps,
+            timesteps=None if steps is None or timesteps is None else [timesteps[step] for step in steps],
+        )
+        self.started = True
+
+    def _emit(self, call: AttentionCall) -> None:
+        heads = self.capture.chosen_heads(call.site)
+        if heads is not None:
+            call.site = replace(call.site, heads=len(heads))
+            call.query, call.key, call.probabilities = (
+                None if x is None else x[heads] for x in (call.query, call.key, call.probabilities)
+            )
+            if call.bias is not None and call.bias.shape[0] > 1:
+                call.bias = call.bias[heads]
+        self._sink.write(call)
+
+    def _finish(self, failed: bool = False) -> None:
+        if self._step is not None and not failed and (self._chosen is None or self._step in self._chosen):
+            self._sink.finish_step(self._step)
+
+    def _refuse(self) -> None:
+        interception = self.watch.interception
+        if interception is not None and interception.elsewhere:
+            raise TracingError(
+                f"expected the pipeline to be called in the thread that opened the trace, got {interception.elsewhere} denoiser forwards in "
+                "another one: open the trace there."
+            )
+        names = ", ".join(self.watch.roots)
+        raise TracingError(
+            f"expected the pipeline to be called inside the trace, but its denoiser ({names}) never ran: call the same pipe object "
+            "that was handed to trace."
+        )

@@ -1,0 +1,252 @@
+"""Turn what an interception sees into attention calls with a step, a guidance half and a prompt, for tracing and for live use alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from vico_lens.errors import TracingError
+from vico_lens.families import Family, Forward, Rule, denoisers, family_of, rule_for
+from vico_lens.families.base import Grid
+from vico_lens.families.forwards import forward_of
+from vico_lens.families.reader import read
+from vico_lens.interception import Attended, Interception
+from vico_lens.running import RunningCall, running_call
+from vico_lens.schema import AttentionCall, AttentionSite, Branch
+from vico_lens.sites import SiteBook
+
+__all__ = ["Label", "Moment", "Watch"]
+
+Label = tuple[Branch, int]
+"""Guidance half and prompt row."""
+
+
+@dataclass(slots=True)
+class Moment:
+    """One forward of a denoiser within a run.
+
+    Attributes
+    ----------
+    denoiser : str
+        Component name.
+    forward : Forward
+        Its inputs, as far as they matter.
+    call : RunningCall or None
+        The pipeline call around it.
+    step : int
+        Index of the denoising step.
+    timestep : float
+        The timestep of that step.
+    labels : tuple of Label or None
+        What each row of the batch is; None for a row that is neither half (perturbed-attention guidance).
+    record : bool
+        Whether the listener wants its calls.
+    """
+
+    denoiser: str
+    forward: Forward
+    call: RunningCall | None
+    step: int
+    timestep: float
+    labels: tuple[Label | None, ...]
+    record: bool = True
+
+
+@dataclass(slots=True)
+class Watch:
+    """The observer of an interception (:class:`vico_lens.interception.Observer`) that knows the pipeline's family.
+
+    Attributes
+    ----------
+    pipe : object
+        The pipeline.
+    emit : callable
+        Takes each attention call.
+    branches : sequence of str
+        Guidance halves to hand on.
+    wanted : callable or None
+        Which sites to hand on; None for all.
+    begin, end : callable or None
+        Told when a denoiser forward begins (it may set ``moment.record``) and ends (with whether it failed).
+    rows, step, timestep, grid
+        Take the place of what would be read from the running pipeline call.
+    """
+
+    pipe: Any
+    emit: Callable[[AttentionCall], None]
+    branches: Sequence[Branch] = ("cond",)
+    wanted: Callable[[AttentionSite], bool] | None = None
+    begin: Callable[[Moment], None] | None = None
+    end: Callable[[Moment, bool], None] | None = None
+    rows: Sequence[Label] | None = None
+    step: int | None = None
+    timestep: float | None = None
+    grid: Grid | None = None
+    family: Family = field(init=False)
+    roots: dict[str, nn.Module] = field(init=False)
+    book: SiteBook = field(init=False, default_factory=SiteBook)
+    interception: Interception | None = field(init=False, default=None)
+    moment: Moment | None = field(init=False, default=None)
+    forwards: int = field(init=False, default=0)
+    _rules: dict[str, Rule] = field(init=False, default_factory=dict)
+    _pass: int = field(init=False, default=0)
+    _place: tuple[int, float, str] | None = field(init=False, default=None)
+    _counted: int = field(init=False, default=-1)
+    _reported: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.family = family_of(self.pipe)
+        self.roots = denoisers(self.pipe, self.family)
+
+    def enter(self, denoiser: str, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note where in the run this forward stands."""
+        forward = forward_of(self.family, root, args, kwargs, self.grid)
+        call = running_call(self.pipe)
+        timestep = self._timestep(forward, call)
+        step = self._step(call, timestep)
+        place = (step, timestep, denoiser)
+        self._pass = self._pass + 1 if place == self._place else 0
+        self._place = place
+        self._reported = set()
+        self.moment = Moment(denoiser, forward, call, step, timestep, self._labels(forward, call))
+        if self.begin is not None:
+            self.begin(self.moment)
+
+    def attended(self, run: Attended) -> None:
+        """Hand on the calls of one attention module."""
+        moment = self.moment
+        assert moment is not None
+        path = f"{next(iter(self.roots))}.{run.module}"  # experts of one pipeline share their sites
+        self._reported.add(run.module)
+        rule = self._rule(path, run, moment.forward)
+        if rule.kind is None:
+            self.book.left_out.setdefault(path, rule.reason)
+            return
+        site = self.book.sites.get(path)
+        if site is not None and not (moment.record and (self.wanted is None or self.wanted(site))):
+            return
+        labels = moment.labels
+        rows = [row for row, label in enumerate(labels) if label is not None and label[0] in self.branches]
+        for part in read(run, rule, self.family, moment.forward, rows if site is not None else rows or [0]):
+            site = self.book.site(path, rule.kind, part)
+            label = labels[part.row]
+            if label is None or label[0] not in self.branches or not moment.record:
+                continue
+            if self.wanted is not None and not self.wanted(site):
+                return
+            self.book.recorded.add(path)
+            self.emit(
+                AttentionCall(
+                    site=site,
+                    step=moment.step,
+                    timestep=moment.timestep,
+                    branch=label[0],
+                    prompt=label[1],
+                    query=part.query,
+                    key=part.key,
+                    scale=part.scale,
+                    bias=part.bias,
+                    probabilities=part.probabilities,
+                )
+            )
+
+    def leave(self, denoiser: str, *, failed: bool) -> None:
+        """Check that every attention site that ran was seen, the first time, and close the forward."""
+        moment = self.moment
+        assert moment is not None
+        if not failed:
+            if self.forwards == 0:
+                self._check(denoiser)
+            self.forwards += 1
+        if self.end is not None:
+            self.end(moment, failed)
+
+    def unrun(self) -> dict[str, str]:
+        """Return known attention modules that never ran, with that as the reason."""
+        name, root = next(iter(self.roots.items()))
+        known = {f"{name}.{path}" for path, _ in root.named_modules() if self._is_site(path)}
+        return {path: "did not run" for path in sorted(known) if path not in self.book.sites and path not in self.book.left_out}
+
+    def _is_site(self, path: str) -> bool:
+        rule = rule_for(self.family, path)
+        return rule is not None and rule.kind is not None
+
+    def _rule(self, path: str, run: Attended, forward: Forward) -> Rule:
+        if path not in self._rules:
+            rule = rule_for(self.family, run.module)
+            if rule is None:
+                from vico_lens.families.unknown import inferred_rule
+
+                rule = inferred_rule(run, forward)
+            self._rules[path] = rule
+        return self._rules[path]
+
+    def _check(self, denoiser: str) -> None:
+        ran = self.interception.executed if self.interception is not None else set()
+        silent = [path for path in sorted(ran) if path not in self._reported and self._is_site(path)]
+        if silent or not self.book.sites:
+            names = ", ".join(f"{denoiser}.{path}" for path in silent[:4]) or f"any module of {denoiser}"
+            raise TracingError(
+                f"expected every attention site of {type(self.pipe).__name__} to call scaled_dot_product_attention or a softmax, but none "
+                f"was seen in {names}{' and others' if len(silent) > 4 else ''} ({len(silent)} sites). A processor or kernel that bypasses "
+                "torch does that (xformers, flash or sage kernels set on the processor, attention inside a compiled graph, a cache that "
+                "skips layers): switch it off while tracing, in diffusers with model.set_default_attn_processor()."
+            )
+
+    def _timestep(self, forward: Forward, call: RunningCall | None) -> float:
+        if self.timestep is not None:
+            return self.timestep
+        if call is not None and call.timestep is not None:
+            return call.timestep
+        value = forward.inputs.get("timestep")
+        if isinstance(value, Tensor) and value.numel():
+            return float(value.flatten()[0])
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    def _step(self, call: RunningCall | None, timestep: float) -> int:
+        if self.step is not None:
+            return self.step
+        if call is not None and call.step is not None:
+            return call.step
+        if call is None:
+            return 0
+        if self._place is None or self._place[1] != timestep:  # a loop without an index: a new timestep is a new step
+            self._counted += 1
+        return self._counted
+
+    def _labels(self, forward: Forward, call: RunningCall | None) -> tuple[Label | None, ...]:
+        batch = forward.batch
+        if self.rows is not None:
+            if len(self.rows) != batch:
+                raise TracingError(f"expected rows= to label {batch} rows of the denoiser's batch, got {len(self.rows)}.")
+            return tuple(self.rows)
+        base = None if call is None else call.rows
+        if base is None:
+            return tuple(("cond", row) for row in range(batch))
+        halves: tuple[Branch | None, ...]
+        if batch == base:
+            halves = (self._half_of_pass(forward, call),)
+        elif batch == 2 * base:
+            halves = ("uncond", "cond")
+        elif batch == 3 * base:
+            halves = self.family.thirds
+        else:
+            raise TracingError(
+                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of this call, got {batch} rows: this kind of "
+                "guidance is not known. Pass rows= to observe, or trace without it."
+            )
+        return tuple(None if half is None else (half, row) for half in halves for row in range(base))
+
+    def _half_of_pass(self, forward: Forward, call: RunningCall | None) -> Branch:
+        """Which half a pass of its own is: told by the very tensor that it was given, or by its turn."""
+        states = forward.inputs.get(self.family.states[0])
+        for name, value in call.locals.items() if call is not None else ():
+            if value is states and isinstance(value, Tensor):
+                if "negative" in name or "uncond" in name:
+                    return "uncond"
+                if "prompt_embeds" in name:
+                    return "cond"
+        return "cond" if self._pass == 0 else "uncond"
