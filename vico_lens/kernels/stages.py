@@ -99,6 +99,8 @@ def _head_mean(call: AttentionCall, heads: Heads) -> Tensor:
     site = call.site
     shape = stage_shape(site.kind, site.grid, site.tokens)
     if call.query is None or call.key is None:
+        if call.probabilities is None:
+            raise InputError(f"expected query and key, or probabilities, of {site.module}; got neither.")
         return select_heads(call.probabilities, heads, site.module).mean(0).reshape(shape)
     query, key = select_heads(call.query, heads, site.module), select_heads(call.key, heads, site.module)
     count, channels = query.shape[0], query.shape[-1]

@@ -1,0 +1,226 @@
+"""`attribute`: the common opening and ending of every attribution method on a trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vico_lens.attribution.base import MAP_DIMS, METHODS, Answer, Method, Problem, Residual, check_capacities, check_tokens
+from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, stages_from_trace
+from vico_lens.concepts import Concept, find_concepts
+from vico_lens.errors import AttributionError, InputError
+from vico_lens.kernels.stages import Heads
+
+if TYPE_CHECKING:
+    from vico_lens.kernels.stages import Grid
+
+__all__ = ["DEFAULT_METHOD", "Concepts", "attribute", "resolve_concepts", "resolve_steps"]
+
+DEFAULT_METHOD = "subgraph_flow"
+Concepts = Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None
+
+
+def attribute(
+    tree: xr.DataTree,
+    method: str | Method | None = None,
+    concepts: Concepts = None,
+    *,
+    steps: int | Sequence[int] | slice | None = None,
+    layers: Layers = None,
+    heads: Heads = None,
+    rho: float = 0.5,
+    residual: Residual = "share",
+    grid: GridChoice = None,
+    branch: str | None = None,
+    prompt: int | None = None,
+    pipe: Any = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Influence of each concept on each token of the video, from a trace.
+
+    Parameters
+    ----------
+    tree : DataTree
+        A trace.
+    method : str, optional
+        One of `methods`; ``subgraph_flow`` by default.
+    concepts : sequence of str or Concept, or mapping, optional
+        Words of the prompt, concepts from `find_concepts`, or names with token indices; by default those found in the prompt.
+    steps : int, sequence of int or slice, optional
+        Denoising steps by their number; all captured ones by default. A single int gives a result without a step dimension.
+    layers : str, int or sequence of them, optional
+        Glob patterns on module path or group (``"*up_blocks*"``, ``"*8x4x4"``), or places in the execution order; all by default.
+    heads : int or sequence of int, optional
+        Heads to average; all recorded ones by default.
+    rho : float
+        Residual share of each stage.
+    residual : {"share", "add"}
+        Capacities ``(1 - rho) A + rho I`` and ``(1 - rho) C``, or ``A + I`` and ``C``.
+    grid : str or tuple of int, optional
+        Video token grid of the result: ``"finest"`` of the sites that read text (default), ``"coarsest"``, or (frames, rows,
+        columns).
+    branch, prompt : optional
+        Guidance branch and row of a batch, where the trace holds several.
+    pipe : optional
+        The pipeline, for methods that run the model again.
+    **options
+        The method's own, see ``methods()[name].options``.
+
+    Returns
+    -------
+    DataArray
+        Dimensions ``(concept, [step], frame, y, x)``, fewer where an option of the method says so. Attributes hold the method,
+        all settings, and references.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, option, concept, step, layer, head or grid.
+    AttributionError
+        If the trace lacks the attention that the method needs, or holds values that are not finite.
+
+    Examples
+    --------
+    >>> import vico_lens as vl
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> tree = fake_trace()
+    >>> influence = vl.attribute(tree, "rollout")
+    >>> influence.dims
+    ('concept', 'step', 'frame', 'y', 'x')
+    """
+    chosen = METHODS[method or DEFAULT_METHOD] if not isinstance(method, Method) else method
+    chosen.check_options(options)
+    check_capacities(rho, residual)
+    if chosen.needs_pipe and pipe is None:
+        raise InputError(f"{chosen.name} runs the model again and needs it: attribute(..., {chosen.name!r}, pipe=your pipeline).")
+    # A missing kind of attention is the first thing to say, before anything about what would be read from it.
+    records(tree, kinds=chosen.needs)
+    sites = records(tree, layers=layers, kinds=chosen.reads)
+    if not any(site.kind in chosen.needs for site in sites):
+        raise InputError(
+            f"layers={layers!r} leaves no {' or '.join(chosen.needs)} attention, which {chosen.name} needs; widen the selection."
+        )
+    named = resolve_concepts(tree, concepts, prompt)
+    numbers = resolve_steps(tree, steps)
+    target = choose_grid(sites, grid)
+    asked = Problem((), tuple(named.values()), target, rho, residual, tuple(named), numbers, tree, pipe)
+    if chosen.needs_pipe:
+        parts = [_wrap(chosen(asked, **options), chosen, tuple(named), None)]
+    else:
+        parts = []
+        for number in numbers:
+            stages = stages_from_trace(
+                tree, number, layers=layers, kinds=chosen.reads, heads=heads, grid=target, branch=branch, prompt=prompt
+            )
+            check_tokens(stages, list(named.values()))
+            problem = replace(asked, stages=tuple(stages), steps=(number,))
+            with torch.no_grad():
+                parts.append(_wrap(chosen(problem, **options), chosen, tuple(named), number))
+    influence = (
+        parts[0]
+        if "step" in parts[0].dims
+        else xr.concat(parts, dim="step", combine_attrs="override").transpose("concept", "step", ...)
+    )
+    settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt, **options}
+    return _finish(influence, tree, chosen, named, numbers, target, settings, single=isinstance(steps, (int, np.integer)))
+
+
+def resolve_concepts(tree: xr.DataTree, concepts: Concepts, prompt: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Names and token indices of what the caller asked for."""
+    if isinstance(concepts, Mapping):
+        named = {str(name): tuple(int(token) for token in tokens) for name, tokens in concepts.items()}
+        count = tree.coords["token"].size
+        for name, tokens in named.items():
+            if not tokens or not all(0 <= token < count for token in tokens):
+                raise InputError(f"concept {name!r}: expected one or more token indices in 0..{count - 1}; got {list(tokens)}.")
+        if not named:
+            raise InputError("concepts: expected at least one; got an empty mapping. Leave it out to have them found.")
+        return named
+    found = find_concepts(tree, concepts, prompt=prompt)
+    named = {concept.name: tuple(concept.tokens) for concept in found}
+    if len(named) < len(found):
+        raise InputError(f"concepts: expected different names; got {[concept.name for concept in found]}.")
+    return named
+
+
+def resolve_steps(tree: xr.DataTree, steps: int | Sequence[int] | slice | None) -> tuple[int, ...]:
+    """Steps asked for, checked against those captured."""
+    have = [int(step) for step in tree.coords["step"].values]
+    if not have:
+        raise AttributionError(
+            "expected a trace with at least one captured step; this one has none. Did the run end before its first step?"
+        )
+    if steps is None:
+        return tuple(have)
+    if isinstance(steps, slice):
+        wanted = [step for step in have if step in range(*steps.indices(max(have) + 1))]
+    else:
+        wanted = [int(steps)] if isinstance(steps, (int, np.integer)) else [int(step) for step in steps]
+    missing = sorted(set(wanted) - set(have))
+    if missing or not wanted:
+        asked = f"steps {missing} were not captured" if missing else f"steps={steps!r} selects nothing"
+        raise InputError(f"{asked}; captured steps: {have}. Capture(steps=...) records others.")
+    return tuple(wanted)
+
+
+def _wrap(result: torch.Tensor | Answer, method: Method, names: tuple[str, ...], step: int | None) -> xr.DataArray:
+    """Label what a method returned, refusing what is not an influence."""
+    answer = result if isinstance(result, Answer) else Answer(result)
+    values = answer.values.detach().cpu().numpy()
+    if values.ndim != len(answer.dims) or answer.dims[0] != "concept" or values.shape[0] != len(names):
+        raise AttributionError(
+            f"{method.name} returned shape {values.shape} for dimensions {answer.dims}; expected {', '.join(MAP_DIMS)} with "
+            f"{len(names)} concepts, or an Answer that names its dimensions."
+        )
+    if not np.isfinite(values).all():
+        where = "" if step is None else f" at step {step}"
+        raise AttributionError(
+            f"{method.name} gave values that are not finite{where}. Check the trace for NaN, or trace in float32."
+        )
+    array = xr.DataArray(values, dims=answer.dims, coords=dict(answer.coords), name="influence", attrs=dict(answer.attrs))
+    return array if step is None else array.assign_coords(step=step)
+
+
+def _finish(
+    influence: xr.DataArray,
+    tree: xr.DataTree,
+    method: Method,
+    named: Mapping[str, tuple[int, ...]],
+    steps: tuple[int, ...],
+    grid: Grid,
+    settings: Mapping[str, object],
+    *,
+    single: bool,
+) -> xr.DataArray:
+    """Add coordinates and the record of how the numbers came about."""
+    if "step" not in influence.coords:
+        influence = influence.assign_coords(step=list(steps))
+    influence = influence.assign_coords(concept=list(named))
+    for dim in ("frame", "y", "x"):
+        if dim in influence.dims:
+            influence = influence.assign_coords({dim: np.arange(influence.sizes[dim])})
+    if "timestep" in tree.coords and "step" in influence.dims:
+        captured = dict(zip(tree.coords["step"].values.tolist(), tree.coords["timestep"].values.tolist(), strict=True))
+        influence = influence.assign_coords(timestep=("step", [captured[step] for step in steps]))
+    if single:
+        influence = influence.squeeze("step")
+    used = {name: value for name, value in settings.items() if value is not None and not hasattr(value, "shape")}
+    influence.attrs = {
+        "long_name": f"influence of a concept ({method.name})",
+        "units": "1",
+        "method": method.name,
+        "references": method.references,
+        "settings": json.dumps(used, default=str, sort_keys=True),
+        "grid": "x".join(map(str, grid)),
+        "tokens": json.dumps({name: list(tokens) for name, tokens in named.items()}),
+        "cell_methods": "head: mean" if not method.needs_pipe else "",
+        "prompt": str(tree.attrs.get("prompt", "")),
+        **influence.attrs,
+    }
+    return influence

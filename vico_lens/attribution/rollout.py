@@ -1,0 +1,30 @@
+"""Attention rollout: how much of a concept is in a video token if attention mixes its inputs linearly (arXiv 2005.00928)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vico_lens.attribution.base import Problem, register_method
+from vico_lens.kernels.layered import LayeredGraph
+from vico_lens.kernels.rollout import rollout as rollout_of_graph
+
+__all__ = ["last_level", "rollout"]
+
+
+def last_level(values: Tensor, problem: Problem) -> Tensor:
+    """Bring values of the last level's nodes, ``[concept, node]`` with text first if any, to ``[concept, frame, y, x]``."""
+    frames, rows, columns = problem.grid
+    return values[:, -frames * rows * columns :].reshape(-1, *problem.grid)
+
+
+@register_method(
+    "rollout",
+    exact=True,
+    differentiable=True,
+    cost="O(L K E): one product a stage with its E weights",
+    references="arXiv 2005.00928",
+)
+def rollout(problem: Problem) -> Tensor:
+    """Share of a concept in each output video token, as the product of all attention matrices with their residual connections."""
+    graph = LayeredGraph.from_stages(problem.stages, rho=problem.rho, residual=problem.residual)
+    return last_level(rollout_of_graph(graph, problem.tokens), problem)
