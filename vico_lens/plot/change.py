@@ -1,0 +1,260 @@
+"""What balancing did: its log over the updates, and the shares before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.errors import InputError
+from vico_lens.plot.colours import ACCENT, GREY, concept_colours
+from vico_lens.plot.reading import concept_names
+from vico_lens.plot.shares import shares_numbers
+from vico_lens.plot.theme import Theme, finish, new_figure
+from vico_lens.plot.wording import number, percent, plain, quoted
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["balancing", "balancing_numbers", "before_after", "before_after_numbers"]
+
+
+def balancing_numbers(log: xr.Dataset) -> xr.Dataset:
+    """Return what `balancing` draws from a balance log.
+
+    Parameters
+    ----------
+    log : Dataset
+        ``balance.log``: over the dim ``update``, with ``loss``, ``step``, ``latent_change`` and ``influence(update, concept)``.
+
+    Returns
+    -------
+    Dataset
+        ``loss``, ``latent_change``, ``step``, all over ``update``, and ``share(update, concept)``: each concept's part of
+        the influence.
+
+    Raises
+    ------
+    InputError
+        If the log lacks one of these or holds no update.
+    """
+    missing = {"loss", "influence", "latent_change", "step"} - set(map(str, log.variables))
+    if missing or "update" not in log.dims or "concept" not in log["influence"].dims:
+        raise InputError(
+            "expected a balance log over update with loss, step, latent_change and influence(update, concept); "
+            f"missing: {sorted(missing) or 'dims'}."
+        )
+    if log.sizes["update"] == 0:
+        raise InputError("this balance log holds no update: the balancer stopped before its first one.")
+    mass = np.abs(log["influence"].astype(np.float64)).transpose("update", "concept")
+    total = mass.sum("concept")
+    kept = {name: ("update", log[name].values.astype(np.float64)) for name in ("loss", "latent_change", "step")}
+    return xr.Dataset({"share": mass / total.where(total > 0), **kept})
+
+
+def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, theme: Theme = "light") -> Figure:
+    """Draw loss, shares and latent change over the updates, with the denoising steps marked.
+
+    Parameters
+    ----------
+    log : see `balancing_numbers`
+    colours, theme
+        Fixed colours by concept; ``"light"`` or ``"dark"``.
+    """
+    from plotly.subplots import make_subplots
+
+    numbers = balancing_numbers(log)
+    names = concept_names(numbers)
+    colour = concept_colours(names, colours)
+    updates = np.arange(1, numbers.sizes["update"] + 1)
+    grid = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.28, 0.44, 0.28])
+    fig = new_figure(theme)
+    fig.update_layout(grid.layout.to_plotly_json() | {"template": fig.layout.template})
+    mode = "lines+markers" if len(updates) <= 40 else "lines"
+    fig.add_scatter(
+        x=updates,
+        y=numbers["loss"].values,
+        mode=mode,
+        line={"color": ACCENT, "width": 2},
+        marker_size=5,
+        showlegend=False,
+        hovertemplate="loss %{y:.4g}<extra></extra>",
+    )
+    for i, name in enumerate(names):
+        fig.add_scatter(
+            x=updates,
+            y=numbers["share"].values[:, i],
+            mode=mode,
+            name=plain(name),
+            line={"color": colour[name], "width": 2.4},
+            marker_size=5,
+            xaxis="x2",
+            yaxis="y2",
+            hovertemplate="%{y:.1%}",
+        )
+    fig.add_bar(
+        x=updates,
+        y=numbers["latent_change"].values,
+        marker_color=GREY,
+        xaxis="x3",
+        yaxis="y3",
+        showlegend=False,
+        hovertemplate="latent change %{y:.3g}<extra></extra>",
+    )
+    starts = np.flatnonzero(np.diff(numbers["step"].values, prepend=np.nan) != 0)
+    for start in starts[1:] if len(starts) <= 40 else []:
+        fig.add_vline(x=updates[start] - 0.5, line={"color": GREY, "width": 0.6, "dash": "dot"}, opacity=0.5)
+    fig.update_xaxes(showgrid=False)
+    steps = numbers["step"].values
+    fig.update_xaxes(
+        title_text=f"update (dotted: next denoising step, {steps.min():.0f} to {steps.max():.0f})",
+        tickformat="d",
+        row=None,
+        selector={"anchor": "y3"},
+    )
+    fig.update_layout(
+        yaxis={"title_text": "loss", "zeroline": False},
+        yaxis2={"title_text": "share", "tickformat": ".0%"},
+        yaxis3={"title_text": "latent change", "rangemode": "tozero"},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        hovermode="x unified",
+    )
+    weak = int(np.nanargmin(numbers["share"].values[0])) if np.isfinite(numbers["share"].values[0]).any() else 0
+    first, last = (float(numbers["share"].values[k, weak]) for k in (0, -1))
+    verb = "rises" if last > first else "falls" if last < first else "stays"
+    finding = (
+        f"Over {len(updates)} updates {quoted(names[weak])} {verb} from {percent(first)} to {percent(last)} of the influence"
+    )
+    total = float(numbers["latent_change"].sum())
+    note = f"Measured on the conditional branch at each update. Latent change: root mean square; {number(total)} in all."
+    return finish(fig, finding, note, theme=theme, height=470, top=30)
+
+
+def before_after_numbers(before: xr.DataArray | xr.Dataset, after: xr.DataArray | xr.Dataset) -> xr.Dataset:
+    """Return the shares of two runs and their difference.
+
+    Parameters
+    ----------
+    before, after : DataArray with dims ``concept [step] frame y x``, or dominance Datasets
+        The same concepts in the same order.
+
+    Returns
+    -------
+    Dataset
+        ``before, after, change(concept)`` and the intervals ``before_low, before_high, after_low, after_high``.
+
+    Raises
+    ------
+    InputError
+        If the concepts differ.
+    """
+    pair = {"before": shares_numbers(before), "after": shares_numbers(after)}
+    names = {key: concept_names(numbers) for key, numbers in pair.items()}
+    if names["before"] != names["after"]:
+        raise InputError(f"both runs must have the same concepts; before {names['before']}, after {names['after']}.")
+    variables = {}
+    for key, numbers in pair.items():
+        variables[key] = ("concept", numbers["share"].values)
+        variables[f"{key}_low"], variables[f"{key}_high"] = (
+            ("concept", numbers["low"].values),
+            ("concept", numbers["high"].values),
+        )
+    variables["change"] = ("concept", variables["after"][1] - variables["before"][1])
+    return xr.Dataset(variables, coords={"concept": names["before"]}, attrs={"interval": pair["before"].attrs["interval"]})
+
+
+def before_after(
+    before: xr.DataArray | xr.Dataset,
+    after: xr.DataArray | xr.Dataset,
+    *,
+    colours: Mapping[str, str] | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """Draw each concept's share before and after balancing as a ring and a disc with an arrow between them.
+
+    Parameters
+    ----------
+    before, after : see `before_after_numbers`
+    colours, theme
+        Fixed colours by concept; ``"light"`` or ``"dark"``.
+    """
+    numbers = before_after_numbers(before, after)
+    names = concept_names(numbers)
+    colour = concept_colours(names, colours)
+    fig = new_figure(theme)
+    for i, name in enumerate(names):
+        start, end = float(numbers["before"][i]), float(numbers["after"][i])
+        if not np.isfinite([start, end]).all():
+            raise InputError(f"{name!r} has no share in one of the runs: no influence reached that video.")
+        fig.add_annotation(
+            x=end,
+            y=i,
+            ax=start,
+            ay=i,
+            axref="x",
+            ayref="y",
+            showarrow=True,
+            arrowhead=2,
+            arrowsize=1,
+            arrowwidth=3,
+            arrowcolor=colour[name],
+            standoff=9,
+            startstandoff=7,
+        )
+        fig.add_scatter(
+            x=[start],
+            y=[i],
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 15, "color": colour[name], "line_width": 2.5},
+            showlegend=False,
+            hovertemplate="before: %{x:.1%}<extra></extra>",
+        )
+        fig.add_scatter(
+            x=[end],
+            y=[i],
+            mode="markers",
+            marker={"size": 17, "color": colour[name]},
+            showlegend=False,
+            hovertemplate="after: %{x:.1%}<extra></extra>",
+        )
+        left, right = ("right", "left") if end >= start else ("left", "right")
+        for x, anchor, text in ((start, left, percent(start)), (end, right, f"<b>{percent(end)}</b>")):
+            fig.add_annotation(
+                x=x, y=i, text=text, showarrow=False, xanchor=anchor, xshift=14 if anchor == "left" else -14, font_size=13
+            )
+    even = 1 / len(names)
+    fig.add_vline(x=even, line={"color": GREY, "width": 1, "dash": "dot"})
+    fig.add_annotation(
+        x=even,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        text=f"even: {percent(even)}",
+        showarrow=False,
+        font={"color": GREY, "size": 11},
+    )
+    values = np.concatenate([numbers["before"].values, numbers["after"].values])
+    low, high = max(0.0, float(values.min()) - 0.16), min(1.0, float(values.max()) + 0.16)
+    fig.update_xaxes(title_text="share of the influence", tickformat=".0%", range=[low, high])
+    fig.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=[plain(name) for name in names],
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
+        tickfont_size=14,
+    )
+    spread = float(numbers["before"].max() - numbers["before"].min()), float(numbers["after"].max() - numbers["after"].min())
+    word = "narrows" if spread[1] < spread[0] else "widens"
+    finding = f"Balancing {word} the gap between the concepts from {100 * spread[0]:.0f} to {100 * spread[1]:.0f} points"
+    return finish(
+        fig,
+        finding,
+        "Ring: plain run. Disc: balanced run, same prompt and seed.",
+        theme=theme,
+        height=90 + 56 * len(names),
+        top=14,
+    )

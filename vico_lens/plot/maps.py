@@ -1,0 +1,209 @@
+"""Influence maps over the video: of one run, of several methods, before and after balancing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.errors import InputError
+from vico_lens.plot.colours import concept_colours
+from vico_lens.plot.composite import Frames, Scale, as_frames, tops
+from vico_lens.plot.panels import MapRow, panel_grid
+from vico_lens.plot.reading import concept_names, influence_maps, method_label, shares_over
+from vico_lens.plot.theme import Theme, finish
+from vico_lens.plot.wording import join, percent, plain, quoted
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["influence", "influence_numbers", "method_maps", "method_maps_numbers", "side_by_side"]
+
+
+def influence_numbers(influence: xr.DataArray, *, step: int | None = None) -> xr.Dataset:
+    """Return what `influence` draws.
+
+    Parameters
+    ----------
+    influence : DataArray, dims ``concept [step] frame y x``
+    step : int, optional
+        One denoising step; the mean over steps when None.
+
+    Returns
+    -------
+    Dataset
+        ``maps(concept, frame, y, x)``, ``share(concept)`` of the total, and ``peak_frame``, ``peak_y``,
+        ``peak_x(concept)``: the cell with the strongest influence.
+
+    Examples
+    --------
+    >>> a = xr.DataArray([[[[3.0]]], [[[1.0]]]], dims=("concept", "frame", "y", "x"), coords={"concept": ["cat", "dog"]})
+    >>> influence_numbers(a)["share"].values
+    array([0.75, 0.25])
+    """
+    maps = influence_maps(influence, step)
+    strongest = np.abs(maps.values).reshape(maps.sizes["concept"], -1).argmax(axis=1)
+    frame, y, x = np.unravel_index(strongest, maps.shape[1:])
+    peaks = {"peak_frame": ("concept", frame), "peak_y": ("concept", y), "peak_x": ("concept", x)}
+    return xr.Dataset({"maps": maps, "share": shares_over(maps), **peaks})
+
+
+def influence(
+    influence: xr.DataArray,
+    video: Any = None,
+    *,
+    step: int | None = None,
+    scale: Scale = "shared",
+    fps: float = 8.0,
+    colours: Mapping[str, str] | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """Draw each concept's influence over the video, one panel a concept, with a frame slider and a play button.
+
+    Parameters
+    ----------
+    influence : DataArray, dims ``concept [step] frame y x``
+    video : see `composite.as_frames`, optional
+        The video that was traced. It is shown beside the maps, and in grey under them; without it the maps lie on the bare page.
+    step : int, optional
+        One denoising step; the mean over steps when None.
+    scale : {"shared", "each"}
+        One opacity scale for all concepts, so that their strengths compare, or each its own, so that a weak one can be located.
+    fps : float
+        Speed of the play button, in frames a second.
+    colours, theme
+        Fixed colours by concept; ``"light"`` or ``"dark"``.
+    """
+    numbers = influence_numbers(influence, step=step)
+    names = concept_names(numbers)
+    row = _row("", numbers, scale, None if video is None else as_frames(video))
+    fig = panel_grid([row], names, concept_colours(names, colours), fps=fps, theme=theme)
+    method = method_label(influence)
+    when = f"denoising step {step}" if step is not None else "mean over denoising steps" if "step" in influence.dims else ""
+    drawn = ", ".join(part for part in (method, when) if part)
+    note = (f"{drawn[0].upper()}{drawn[1:]}. " if drawn else "") + _scale_note(scale, video is not None)
+    finish(fig, _finding(names, numbers["share"].values), note, theme=theme, height=250, top=26)
+    return fig.update_layout(margin_b=80, height=fig.layout.height + 68)
+
+
+def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """Return what `method_maps` draws: ``share(method, concept)`` and ``leader(method)``, the concept with the largest share.
+
+    Raises
+    ------
+    InputError
+        If there is no method, or the methods speak of different concepts.
+    """
+    if not methods:
+        raise InputError("expected at least one method, as {name: influence}; got none.")
+    first = concept_names(next(iter(methods.values())))
+    for name, values in methods.items():
+        if concept_names(values) != first:
+            raise InputError(f"all methods must have the concepts {first}; {name!r} has {concept_names(values)}.")
+    shares = xr.concat(
+        [shares_over(influence_maps(values)).reset_coords(drop=True) for values in methods.values()],
+        dim="method",
+        coords="minimal",
+    )
+    shares = shares.assign_coords(method=list(methods))
+    leaders = [first[int(np.nanargmax(line))] if np.isfinite(line).any() else "" for line in shares.values]
+    return xr.Dataset({"share": shares, "leader": ("method", leaders)})
+
+
+def method_maps(
+    methods: Mapping[str, xr.DataArray],
+    video: Any = None,
+    *,
+    fps: float = 8.0,
+    colours: Mapping[str, str] | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """Draw method against method: one row a method, one column a concept, all frames moving together.
+
+    Parameters
+    ----------
+    methods : mapping
+        ``{method name: influence}`` over the same concepts. Each method has its own opacity scale, because their units differ.
+    video : see `composite.as_frames`, optional
+    fps, colours, theme
+        As in `influence`.
+    """
+    numbers = method_maps_numbers(methods)
+    names = concept_names(numbers)
+    frames = None if video is None else as_frames(video)
+    rows = [_row(plain(name.replace("_", " ")), influence_numbers(values), "shared", frames) for name, values in methods.items()]
+    fig = panel_grid(rows, names, concept_colours(names, colours), film=False, fps=fps, theme=theme)
+    leaders = numbers["leader"].values.tolist()
+    top = max(dict.fromkeys(leaders), key=leaders.count)
+    if len(set(leaders)) == 1:
+        finding = f"All {len(rows)} methods see {quoted(top)} in the lead" if len(rows) > 1 else f"{quoted(top)} leads"
+    else:
+        others = [name.replace("_", " ") for name, leader in zip(methods, leaders, strict=True) if leader != top]
+        finding = f"{leaders.count(top)} of {len(rows)} methods see {quoted(top)} in the lead; "
+        finding += f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
+    note = "Percentages: share of the influence. More opaque = more influence, each method on its own scale."
+    finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26)
+    return fig.update_layout(margin_b=80, margin_l=36, height=fig.layout.height + 68)
+
+
+def side_by_side(
+    before: xr.DataArray,
+    after: xr.DataArray,
+    videos: tuple[Any, Any] | None = None,
+    *,
+    fps: float = 8.0,
+    colours: Mapping[str, str] | None = None,
+    theme: Theme = "light",
+) -> Figure:
+    """Draw two runs one above the other with linked frames and one opacity scale, so that a concept that gained looks stronger.
+
+    Parameters
+    ----------
+    before, after : DataArray, dims ``concept [step] frame y x``
+        Influence in the plain and in the balanced run, by the same method.
+    videos : pair, optional
+        Their videos; see `composite.as_frames`.
+    fps, colours, theme
+        As in `influence`.
+    """
+    names = list(method_maps_numbers({"before": before, "after": after})["concept"].values.astype(str))
+    pair = [influence_numbers(before), influence_numbers(after)]
+    limit = max(float(tops(numbers["maps"]).max()) for numbers in pair)
+    rows = []
+    for label, numbers, video in zip(("plain", "balanced"), pair, videos or (None, None), strict=True):
+        row = _row(label, numbers, "shared", None if video is None else as_frames(video))
+        rows.append(MapRow(row.label, row.maps, np.full_like(row.limits, limit), row.titles, row.frames))
+    fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, theme=theme)
+    shares = [numbers["share"].values for numbers in pair]
+    weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
+    first, last = (percent(float(share[weak])) for share in shares)
+    finding = f"{quoted(names[weak])}: {first} of the influence before, {last} after"
+    finish(fig, finding, _scale_note("shared", videos is not None), theme=theme, height=430, top=26)
+    return fig.update_layout(margin_b=80, margin_l=36, height=fig.layout.height + 68)
+
+
+def _row(label: str, numbers: xr.Dataset, scale: Scale, frames: Frames | None) -> MapRow:
+    maps = np.abs(numbers["maps"])
+    titles = [
+        f"<b>{plain(name)}</b>  {percent(float(share))}"
+        for name, share in zip(concept_names(numbers), numbers["share"].values, strict=True)
+    ]
+    return MapRow(label, maps, tops(maps, scale), titles, frames)
+
+
+def _finding(names: list[str], shares: np.ndarray) -> str:
+    if not np.isfinite(shares).all():
+        return "No influence reaches the video"
+    if len(names) == 1:
+        return f"Where {quoted(names[0])} acts, frame by frame"
+    top = int(shares.argmax())
+    return f"{quoted(names[top])} takes {percent(float(shares[top]))} of the influence"
+
+
+def _scale_note(scale: Scale, filmed: bool) -> str:
+    note = "More opaque = more influence" + (
+        ", one scale for all concepts." if scale == "shared" else ", each concept on its own scale."
+    )
+    return note + (" Grey: the video." if filmed else "")

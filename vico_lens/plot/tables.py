@@ -1,0 +1,175 @@
+"""Method against method in numbers: how far they agree, how faithful they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.errors import InputError
+from vico_lens.plot.colours import ACCENT, alpha_scale
+from vico_lens.plot.theme import Theme, finish, new_figure
+from vico_lens.plot.wording import number, plain
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["agreement", "agreement_numbers", "faithfulness", "faithfulness_numbers"]
+
+
+def agreement_numbers(comparison: xr.Dataset | xr.DataArray, value: str = "agreement") -> xr.DataArray:
+    """Return the square table of agreement between methods, dims ``method other``; other dims are averaged.
+
+    Parameters
+    ----------
+    comparison : Dataset or DataArray
+        What `vico_lens.compare` returns, or a square table of its own: one dim ``method`` and one dim of as many methods.
+    value : str
+        Variable of the Dataset.
+
+    Raises
+    ------
+    InputError
+        If there is no such table.
+    """
+    if isinstance(comparison, xr.Dataset):
+        if value not in comparison:
+            raise InputError(f"expected the variable {value!r}, got {sorted(map(str, comparison.data_vars))}.")
+        comparison = comparison[value]
+    other = [str(dim) for dim in comparison.dims if "method" in str(dim) and dim != "method"]
+    if "method" not in comparison.dims or len(other) != 1 or comparison.sizes["method"] != comparison.sizes[other[0]]:
+        raise InputError(
+            f"expected a square table of methods (dims method and other_method), got the sizes {dict(comparison.sizes)}."
+        )
+    rest = [dim for dim in comparison.dims if dim not in ("method", other[0])]
+    return comparison.mean(rest).rename({other[0]: "other"}).transpose("method", "other")
+
+
+def agreement(
+    comparison: xr.Dataset | xr.DataArray, value: str = "agreement", *, measure: str = "rank correlation", theme: Theme = "light"
+) -> Figure:
+    """Draw how far each pair of methods agrees.
+
+    Parameters
+    ----------
+    comparison, value : see `agreement_numbers`
+    measure : str
+        What the numbers are, for the title.
+    theme : {"light", "dark"}
+    """
+    table = agreement_numbers(comparison, value)
+    names = [plain(str(name).replace("_", " ")) for name in table["method"].values]
+    values = table.values.astype(np.float64)
+    fig = new_figure(theme)
+    fig.add_heatmap(
+        z=np.round(values, 4),
+        x=names,
+        y=names,
+        zmin=min(0.0, float(np.nanmin(values))),
+        zmax=1,
+        colorscale=alpha_scale(ACCENT, 0.7),
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        text=[[f"{cell:.2f}" if np.isfinite(cell) else "–" for cell in line] for line in values],
+        texttemplate="%{text}",
+        textfont_size=13,
+        hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    fig.update_xaxes(showgrid=False, side="bottom", tickangle=-30 if len(names) > 3 else 0)
+    pairs = [(values[i, j], i, j) for i in range(len(names)) for j in range(i) if np.isfinite(values[i, j])]
+    if pairs:
+        best, worst = max(pairs), min(pairs)
+        finding = f"{names[best[2]]} and {names[best[1]]} agree most ({best[0]:.2f})"
+        finding += f", {names[worst[2]]} and {names[worst[1]]} least ({worst[0]:.2f})" if len(pairs) > 1 else ""
+    else:
+        finding = "Agreement between methods"
+    return finish(
+        fig,
+        finding[0].upper() + finding[1:],
+        f"{measure[0].upper()}{measure[1:]}; 1 = the same picture.",
+        theme=theme,
+        height=70 + 54 * len(names),
+    )
+
+
+def faithfulness_numbers(table: xr.Dataset) -> xr.Dataset:
+    """Return the scores by method: every numeric variable over ``method``, other dims averaged.
+
+    Raises
+    ------
+    InputError
+        If no variable has the dim ``method``.
+    """
+    scores = {}
+    for name, values in table.data_vars.items():
+        if (
+            "method" in values.dims
+            and np.issubdtype(values.dtype, np.number)
+            and sum("method" in str(dim) for dim in values.dims) == 1
+        ):
+            scores[str(name)] = values.astype(np.float64).mean([dim for dim in values.dims if dim != "method"])
+    if not scores:
+        raise InputError(
+            f"expected scores over the dim method, got {sorted(map(str, table.data_vars))} over {dict(table.sizes)}."
+        )
+    return xr.Dataset(scores)
+
+
+def faithfulness(
+    table: xr.Dataset, *, lower_is_better: tuple[str, ...] = ("deletion", "seconds"), theme: Theme = "light"
+) -> Figure:
+    """Draw the faithfulness scores of the methods as a table; in each column, the better the cell the stronger its tint.
+
+    Parameters
+    ----------
+    table : Dataset
+        Scores over ``method``; see `faithfulness_numbers`.
+    lower_is_better : tuple of str
+        Beginnings of the names of scores where small is good.
+    theme : {"light", "dark"}
+    """
+    scores = faithfulness_numbers(table)
+    methods = [plain(str(name).replace("_", " ")) for name in scores["method"].values]
+    columns = list(map(str, scores.data_vars))
+    values = np.stack([scores[name].values for name in columns], axis=1)
+    span = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
+    tint = np.divide(values - np.nanmin(values, axis=0), span, out=np.full_like(values, 0.5), where=span > 0)
+    falling = [name.startswith(lower_is_better) for name in columns]
+    tint[:, falling] = 1 - tint[:, falling]
+    heads = [
+        f"{plain(name.replace('_', ' '))}<br>{'lower' if down else 'higher'} is better"
+        for name, down in zip(columns, falling, strict=True)
+    ]
+    fig = new_figure(theme)
+    fig.add_heatmap(
+        z=np.round(tint, 4),
+        x=heads,
+        y=methods,
+        zmin=-0.15,
+        zmax=1.6,
+        colorscale=alpha_scale(ACCENT),
+        showscale=False,
+        xgap=3,
+        ygap=3,
+        text=[[number(float(cell)) for cell in line] for line in values],
+        texttemplate="%{text}",
+        textfont_size=14,
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+    fig.update_yaxes(autorange="reversed", showgrid=False, tickfont_size=13)
+    fig.update_xaxes(showgrid=False, side="top")
+    best = int(np.nanmean(tint, axis=1).argmax())
+    finding = f"{methods[best][0].upper()}{methods[best][1:]} scores best" + (
+        f", on average over {len(columns)} scores" if len(columns) > 1 else ""
+    )
+    return finish(
+        fig,
+        finding,
+        "Tint: rank within the column. Averages over concepts and frames.",
+        theme=theme,
+        height=60 + 42 * len(methods),
+        top=40,
+    )

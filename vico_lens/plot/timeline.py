@@ -1,0 +1,164 @@
+"""When a concept dominates: shares by frame as a ribbon, shares by denoising step as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.errors import InputError
+from vico_lens.plot.colours import GREY, concept_colours, rgba
+from vico_lens.plot.reading import concept_names, influence_maps, shares_over
+from vico_lens.plot.theme import Theme, finish, new_figure
+from vico_lens.plot.wording import percent, plain, quoted
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["share_by_frame", "share_by_frame_numbers", "share_by_step", "share_by_step_numbers"]
+
+
+def share_by_frame_numbers(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Return the shares of the concepts in every frame, dims ``concept frame``; NaN where nothing arrives.
+
+    Parameters
+    ----------
+    data : DataArray with dims ``concept [step] frame y x``, or a dominance Dataset with ``share_by_frame``
+    """
+    return _over(data, "frame")
+
+
+def share_by_step_numbers(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Return the shares of the concepts at every denoising step, dims ``concept step``; NaN where nothing arrives.
+
+    Raises
+    ------
+    InputError
+        If the influence was summed over steps already.
+    """
+    return _over(data, "step")
+
+
+def _over(data: xr.DataArray | xr.Dataset, dim: str) -> xr.DataArray:
+    if isinstance(data, xr.Dataset):
+        name = f"share_by_{dim}"
+        if name not in data:
+            raise InputError(
+                f"expected a dominance Dataset with {name}(concept, {dim}), got the variables {sorted(map(str, data.data_vars))}."
+            )
+        return data[name].transpose("concept", dim)
+    influence_maps(data)
+    if dim not in data.dims:
+        raise InputError("this influence was summed over steps; attribute with several steps kept (concept, step, frame, y, x).")
+    return shares_over(data, (dim,)).transpose("concept", dim)
+
+
+def share_by_frame(
+    data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None = None, theme: Theme = "light"
+) -> Figure:
+    """Draw the shares of all concepts in each frame as a ribbon that always adds up to 100 %.
+
+    Parameters
+    ----------
+    data : see `share_by_frame_numbers`
+    colours, theme
+        Fixed colours by concept; ``"light"`` or ``"dark"``.
+    """
+    numbers = share_by_frame_numbers(data)
+    names, frames = concept_names(numbers), np.arange(numbers.sizes["frame"])
+    colour = concept_colours(names, colours)
+    fig = new_figure(theme)
+    for i, name in enumerate(names):
+        fig.add_scatter(
+            x=frames,
+            y=numbers.values[i],
+            stackgroup="share",
+            mode="lines",
+            name=plain(name),
+            line={"color": colour[name], "width": 0.5},
+            fillcolor=rgba(colour[name], 0.82),
+            hovertemplate="frame %{x}: %{y:.1%}",
+        )
+    fig.add_hline(y=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
+    fig.update_xaxes(
+        title_text="frame of the video",
+        tickmode="auto",
+        nticks=min(len(frames), 12) + 1,
+        tickformat="d",
+        showgrid=False,
+        range=[0, max(len(frames) - 1, 1)],
+    )
+    fig.update_yaxes(title_text="share of the influence", tickformat=".0%", range=[0, 1], dtick=0.25)
+    fig.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}, hovermode="x unified"
+    )
+    return finish(
+        fig,
+        _frame_finding(names, numbers.values),
+        "Share of each concept in every frame; the ribbon adds up to 100 %.",
+        theme=theme,
+        height=300,
+        top=34,
+    )
+
+
+def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None = None, theme: Theme = "light") -> Figure:
+    """Draw the share of each concept over the denoising steps, from noise to video.
+
+    Parameters
+    ----------
+    data : see `share_by_step_numbers`
+    colours, theme
+        Fixed colours by concept; ``"light"`` or ``"dark"``.
+    """
+    numbers = share_by_step_numbers(data)
+    names, steps = (
+        concept_names(numbers),
+        numbers["step"].values if "step" in numbers.coords else np.arange(numbers.sizes["step"]),
+    )
+    colour = concept_colours(names, colours)
+    fig = new_figure(theme)
+    for i, name in enumerate(names):
+        fig.add_scatter(
+            x=steps,
+            y=numbers.values[i],
+            mode="lines+markers" if len(steps) <= 40 else "lines",
+            name=plain(name),
+            line={"color": colour[name], "width": 2.4},
+            marker={"size": 6},
+            hovertemplate="step %{x}: %{y:.1%}",
+        )
+    fig.add_hline(y=1 / len(names), line={"color": GREY, "width": 1, "dash": "dot"})
+    fig.update_xaxes(title_text="denoising step (0 = pure noise)", showgrid=False, tickformat="d", nticks=min(len(steps), 10) + 1)
+    fig.update_yaxes(title_text="share of the influence", tickformat=".0%", rangemode="tozero")
+    fig.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="x unified")
+    return finish(fig, _step_finding(names, numbers.values, steps), "Dotted: the even share.", theme=theme, height=300, top=34)
+
+
+def _frame_finding(names: list[str], values: np.ndarray) -> str:
+    if not np.isfinite(values).any() or len(names) == 1:
+        return "Share of the influence by frame"
+    leader = np.nanargmax(np.where(np.isfinite(values), values, -1), axis=0)
+    counts = np.bincount(leader, minlength=len(names))
+    top = int(counts.argmax())
+    if counts[top] == values.shape[1]:
+        low, high = float(np.nanmin(values[top])), float(np.nanmax(values[top]))
+        return f"{quoted(names[top])} leads in every frame, with {percent(low)} to {percent(high)}"
+    return f"{quoted(names[top])} leads in {counts[top]} of {values.shape[1]} frames"
+
+
+def _step_finding(names: list[str], values: np.ndarray, steps: np.ndarray) -> str:
+    if not np.isfinite(values).all() or len(names) == 1 or len(steps) < 2:
+        return "Share of the influence by denoising step"
+    start, end = int(values[:, 0].argmax()), int(values[:, -1].argmax())
+    if start != end:
+        return f"{quoted(names[start])} leads at the first step, {quoted(names[end])} at the last"
+    leading = values.argmax(axis=0) == end
+    if leading.all():
+        first, last = (percent(float(values[end, k])) for k in (0, -1))
+        return f"{quoted(names[end])} leads from the first step ({first}) to the last ({last})"
+    return (
+        f"{quoted(names[end])} leads at {int(leading.sum())} of {len(steps)} denoising steps, the first and the last among them"
+    )
