@@ -1,0 +1,83 @@
+"""The untrained parts of the bundled model: a stock `UNetMotionModel` and a small `CLIPTextModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vico_lens.tinyworld.codec import CHANNELS, PATCH
+from vico_lens.tinyworld.training.tokenizer import MAX_TOKENS
+from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
+
+if TYPE_CHECKING:
+    from diffusers import UNetMotionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+__all__ = ["build_denoiser", "build_text_encoder", "frame_positions"]
+
+TEXT_WIDTH = 64
+
+
+def build_denoiser(widths: tuple[int, int] = (32, 64)) -> UNetMotionModel:
+    """Return a UNet of two levels (8 x 8 and 4 x 4 cells) with spatial, cross and temporal attention in every block."""
+    from diffusers import UNetMotionModel
+
+    return UNetMotionModel(
+        sample_size=SIDE // PATCH,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=("CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion"),
+        up_block_types=("CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion"),
+        block_out_channels=widths,
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=TEXT_WIDTH,
+        num_attention_heads=4,
+        motion_num_attention_heads=4,
+        motion_max_seq_length=FRAMES,
+        use_motion_mid_block=True,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Return a two-layer CLIP text model whose token embeddings start far apart (it is trained from scratch with the
+    denoiser).""" from transformers import CLIPTextConfig, CLIPTextModel
+
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "token_embedding" in name:
+                parameter.normal_(0, 1.0)
+            elif "position_embedding" in name:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+@contextmanager
+def frame_positions(denoiser: nn.Module, frames: Tensor) -> Iterator[None]:
+    """Let the denoiser see a subset of the frames ``[frame]`` at their true temporal positions."""
+    embeddings = [(module, module.pe) for module in denoiser.modules() if isinstance(getattr(module, "pe", None), Tensor)]
+    for module, table in embeddings:
+        module.pe = torch.cat([table[:, frames], table[:, len(frames) :]], dim=1)
+    try:
+        yield
+    finally:
+        for module, table in embeddings:
+            module.pe = table

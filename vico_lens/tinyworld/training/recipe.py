@@ -1,0 +1,106 @@
+"""How the bundled model was trained: every number in one place, saved beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["RECIPE", "Recipe", "Stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training.
+
+    Attributes
+    ----------
+    name : str
+        For the log.
+    steps : int
+        Updates.
+    batch : int
+        Clips an update.
+    frames : int
+        Frames a clip: a random subset, at their true temporal positions.
+    full_share : float
+        Share of updates that see all eight frames instead (with fewer clips, so that the cost stays about equal).
+    mix : dict
+        Share of each of `data.KINDS`.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    frames: int
+    full_share: float
+    mix: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The whole training.
+
+    Attributes
+    ----------
+    clips : dict
+        Training clips of each kind.
+    stages : tuple of Stage
+        In order.
+    decay_steps : int
+        Updates at the end over which the learning rates fall linearly to `decay_floor` of their value.
+    shift : float
+        Time shift of flow matching: noise level ``shift u / (1 + (shift - 1) u)`` for uniform ``u``.
+    mean_share : float
+        Share of clips of one object that are trained at full noise on their caption's mean clip.
+    caption_dropout : float
+        Share of clips that see the empty caption, for guidance.
+    """
+
+    seed: int = 20261123
+    widths: tuple[int, int] = (32, 64)
+    clips: dict[str, int] = field(default_factory=lambda: {"one": 24000, "two": 24000, "three": 6000, "relation": 6000})
+    stages: tuple[Stage, ...] = ()
+    muon_rate: float = 0.015
+    adam_rate: float = 1.5e-3
+    warmup: int = 100
+    decay_steps: int = 5000
+    decay_floor: float = 0.03
+    shift: float = 3.0
+    mean_share: float = 0.12
+    caption_dropout: float = 0.1
+    ema: float = 0.998
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """Return the stage that update `step` (0-based) belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+    def rate_at(self, step: int) -> float:
+        """Return the factor on the learning rates at update `step`."""
+        warm = min(1.0, (step + 1) / self.warmup)
+        left = (self.steps - step) / max(1, self.decay_steps)
+        return warm * max(self.decay_floor, min(1.0, left))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+_EARLY = {"one": 0.6, "two": 0.25, "three": 0.05, "relation": 0.1}
+_LATE = {"one": 0.5, "two": 0.35, "three": 0.05, "relation": 0.1}
+
+RECIPE = Recipe(
+    stages=(
+        Stage("single frames", 1500, 32, 1, 0.0, _EARLY),
+        Stage("four of eight frames", 14000, 10, 4, 0.2, _EARLY),
+        Stage("whole clips", 4000, 8, 8, 0.0, _LATE),
+    )
+)
