@@ -141,8 +141,8 @@ def _as_unit_floats(frames: Any) -> NDArray[np.float32]:
 
 
 def _match(asked: TinyPrompt, tracks: list[Track]) -> list[Track | None]:
-    """Give every object of the prompt the track that explains it best, none twice, and none that shares neither colour nor
-    shape.""" if not tracks:
+    """Give every object the track that explains it best, none twice, and none that shares neither its colour nor its shape."""
+    if not tracks:
         return [None] * len(asked.objects)
     score = np.array(
         [

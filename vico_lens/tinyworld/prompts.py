@@ -121,8 +121,8 @@ def parse_prompt(text: str) -> TinyPrompt:
     matches = [_MOVING.fullmatch(part) for part in clean.split(" and ")]
     if not all(matches):
         raise InputError(
-            f"{clean!r} is not a sentence of the tiny world: write 'a [small|large] COLOUR SHAPE moving DIRECTION' or '...
-            staying still', " "joined by 'and', or 'a COLOUR SHAPE left of|above a COLOUR SHAPE'."
+            f"{clean!r} is not a sentence of the tiny world: write 'a [small|large] COLOUR SHAPE moving DIRECTION' or "
+            "'... staying still', joined by 'and', or 'a COLOUR SHAPE left of|above a COLOUR SHAPE'."
         )
     return TinyPrompt(tuple(TinyObject(m["shape"], m["colour"], m["motion"] or "still", m["size"]) for m in matches if m))
 

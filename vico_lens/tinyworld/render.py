@@ -42,8 +42,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A rendered clip: `frames` uint8 ``[frame, row, column, rgb]`` and `masks` float32 ``[object, frame, row, column]`` (share
-    covered)."""
+    """A rendered clip.
+
+    `frames` is uint8 ``[frame, row, column, rgb]``; `masks` is float32 ``[object, frame, row, column]``, the share covered.
+    """
 
     frames: NDArray[np.uint8]
     masks: FloatArray

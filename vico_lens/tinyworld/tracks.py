@@ -149,8 +149,8 @@ def _motion(velocity: FloatArray, scatter: float) -> str:
 
 @cache
 def _centroid_offsets() -> FloatArray:
-    """Centroid minus centre ``[shape, radius, (x, y)]``: templates are drawn so that their centroid, not their centre, meets the
-    blob's.""" middle, side = 16.0, 32
+    """Centroid minus centre ``[shape, radius, (x, y)]``: templates are drawn centroid on centroid with the blob."""
+    middle, side = 16.0, 32
     grid = np.arange(side, dtype=np.float32) + 0.5
     offsets = []
     for shape in SHAPES:

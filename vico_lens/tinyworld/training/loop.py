@@ -54,8 +54,8 @@ class Networks:
 
 
 def predict(networks: Networks, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-    """Return the predicted velocity (noise minus clip) for latents ``[clip, channel, frame, y, x]`` at noise levels ``[clip]``
-    in 0..1.""" text = networks.text_encoder(tokens).last_hidden_state.repeat_interleave(noisy.shape[2], dim=0)
+    """Return the velocity (noise minus clip) for latents ``[clip, channel, frame, y, x]`` at noise levels ``[clip]`` in 0..1."""
+    text = networks.text_encoder(tokens).last_hidden_state.repeat_interleave(noisy.shape[2], dim=0)
     velocity: Tensor = networks.denoiser(noisy, level * 1000, text, return_dict=False)[0]
     return velocity
 

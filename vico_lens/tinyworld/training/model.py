@@ -44,8 +44,8 @@ def build_denoiser(widths: tuple[int, int] = (32, 64)) -> UNetMotionModel:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Return a two-layer CLIP text model whose token embeddings start far apart (it is trained from scratch with the
-    denoiser).""" from transformers import CLIPTextConfig, CLIPTextModel
+    """Return a two-layer CLIP text model, to be trained from scratch: its token embeddings start far apart."""
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     model = CLIPTextModel(
         CLIPTextConfig(
