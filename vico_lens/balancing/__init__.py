@@ -1,0 +1,32 @@
+"""Balancing: move the latents of a running pipeline so that no concept of the prompt starves (arXiv:2407.06182)."""
+
+from __future__ import annotations
+
+from vico_lens.balancing.balance import Balance, balance
+from vico_lens.balancing.influences import Flow
+from vico_lens.balancing.objectives import AttendAndExcite, Equal, Influences, Objective, Variance, Verdict, Weakest, objectives
+from vico_lens.balancing.presets import Preset, presets
+from vico_lens.balancing.schedule import Refinement, Schedule
+from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
+
+__all__ = [
+    "Adam",
+    "AttendAndExcite",
+    "Balance",
+    "Equal",
+    "FixedRms",
+    "Flow",
+    "Influences",
+    "Objective",
+    "Preset",
+    "RandomDirection",
+    "Refinement",
+    "Schedule",
+    "StepRule",
+    "Variance",
+    "Verdict",
+    "Weakest",
+    "balance",
+    "objectives",
+    "presets",
+]

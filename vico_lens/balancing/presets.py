@@ -1,0 +1,66 @@
+"""Named settings of the whole update: step rule, schedule, objective, flow and its options.
+
+``vico`` is what the released code does (arXiv:2407.06182 and its defaults, at 50 steps exactly so; other lengths in proportion), with
+its arithmetic in float32. ``default`` is ours, chosen by measurement on the bundled world. ``observe`` moves nothing and logs the
+influences, ``random`` is ``default`` in a random direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from vico_lens.balancing.schedule import Refinement, Schedule
+from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
+from vico_lens.registry import Registry
+
+__all__ = ["Preset", "presets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One complete setting.
+
+    Attributes
+    ----------
+    step : StepRule
+        How far to move.
+    schedule : Schedule
+        When to move.
+    objective : str
+        Name in the registry of objectives.
+    flow : str
+        Attribution method that gives the influences.
+    flow_options : mapping
+        Its options.
+    """
+
+    step: StepRule
+    schedule: Schedule
+    objective: str = "weakest"
+    flow: str = "subgraph_flow"
+    flow_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+presets: Registry[Preset] = Registry("balancing preset", "vico_lens.balancing_presets")
+
+_DEFAULT = Preset(FixedRms(size=0.02), Schedule(stop=0.4, iterations=1), objective="equal", flow_options={"kind": "sum"})
+
+presets.add("default", _DEFAULT)
+presets.add(
+    "vico",
+    Preset(
+        Adam(rate=1e-4, decay=0.5, epsilon=1e-7),
+        Schedule(
+            stop=0.5,
+            iterations=1,
+            threshold=0.2,
+            refinements=(Refinement(0.0, 10, 0.95), Refinement(0.2, 10, 0.5), Refinement(0.4, 10, 0.2)),
+        ),
+        objective="weakest",
+        flow_options={"kind": "soft", "tau": 0.01, "parity": True},
+    ),
+)
+presets.add("observe", Preset(_DEFAULT.step, Schedule(stop=1.0, iterations=0), _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options))
+presets.add("random", Preset(RandomDirection(_DEFAULT.step), _DEFAULT.schedule, _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options))

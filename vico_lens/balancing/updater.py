@@ -1,0 +1,189 @@
+"""One denoising step of balancing: evaluate, stop or move, as often as the schedule says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vico_lens.balancing.attention import LiveAttention
+from vico_lens.balancing.injection import Moment
+from vico_lens.balancing.log import Update
+from vico_lens.balancing.objectives import Objective, Verdict
+from vico_lens.balancing.schedule import Plan, Schedule, StopReason
+from vico_lens.balancing.steps import StepRule, rms
+from vico_lens.balancing.words import Words
+from vico_lens.errors import BalanceError
+
+if TYPE_CHECKING:
+    from vico_lens.schema import AttentionCall
+
+__all__ = ["Updater"]
+
+
+@dataclass(slots=True)
+class Updater:
+    """What `inject` calls before every denoising step.
+
+    Attributes
+    ----------
+    attention : LiveAttention
+        Runs the denoiser; its flow gives the influences.
+    objective : Objective
+        Gives the loss.
+    rule : StepRule
+        Gives the move.
+    schedule : Schedule
+        Says when.
+    find_words : callable
+        Moment and number of text tokens to the words of every video's prompt.
+    updates : list of Update
+        The log so far.
+    backwards : int
+        Backward passes so far.
+    """
+
+    attention: LiveAttention
+    objective: Objective
+    rule: StepRule
+    schedule: Schedule
+    find_words: Callable[[Moment, int], list[Words]]
+    updates: list[Update] = field(default_factory=list)
+    backwards: int = 0
+    _words: dict[int, list[Words]] = field(default_factory=dict)
+    _moves: dict[tuple[int, int], int] = field(default_factory=dict)
+    _finished: set[int] = field(default_factory=set)
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        """Return moved latents [video, ...] in float32, or None to leave this step alone."""
+        plan = self.schedule.plan(moment.step, moment.steps)
+        if plan is None:
+            return None
+        if moment.run in self._finished:
+            return None
+        with self.attention.prepared(moment.denoiser):
+            latents = self._iterate(moment, plan)
+        if latents is None:
+            return None
+        applied = rms(latents.to(moment.dtype).float() - moment.latents)
+        for update in self.updates:
+            if (update.run, update.step) == (moment.run, moment.step) and update.stop:
+                update.applied_change = float(applied[update.video])
+        return latents
+
+    def _iterate(self, moment: Moment, plan: Plan) -> Tensor | None:
+        latents = moment.latents
+        open_videos = list(range(latents.shape[0]))
+        move = self.rule.start(moment.step, moment.steps)
+        before: dict[int, float] = {}
+        moved = False
+        for iteration in range(max(1, plan.iterations)):
+            began = perf_counter()
+            with torch.enable_grad() if plan.iterations else torch.no_grad():
+                variable = latents.clone().requires_grad_(plan.iterations > 0)
+                calls = self.attention(moment, variable)
+                words = self._words_of(moment, calls)
+                if plan.iterations:
+                    open_videos = [video for video in open_videos if len(words[video].concepts) > 1]
+                verdicts = {video: self._judge(calls[video], words[video]) for video in open_videos}
+            rows = {video: self._row(moment, iteration, video, words[video], *verdict) for video, verdict in verdicts.items()}
+            for video, row in rows.items():
+                row.stop = self._stop(moment, plan, row, before.get(video))
+                before[video] = row.loss
+            open_videos = [video for video in open_videos if not rows[video].stop]
+            if open_videos:
+                gradient = self._gradient(moment, variable, {video: verdicts[video][0] for video in open_videos}, rows)
+                change = move(gradient) / moment.scale
+                shut = [video for video in range(len(words)) if video not in open_videos]
+                change[shut] = 0.0
+                latents, moved = latents + change, True
+                sizes = rms(change)
+                for video in open_videos:
+                    rows[video].latent_change = float(sizes[video])
+                    self._moves[moment.run, video] = self._moves.get((moment.run, video), 0) + 1
+                    if iteration + 1 == plan.iterations:
+                        rows[video].stop = "iterations"
+            seconds = perf_counter() - began
+            for row in rows.values():
+                row.seconds = seconds
+            self.updates.extend(rows.values())
+            if not open_videos:
+                break
+        if not any(update.run == moment.run for update in self.updates):
+            self._leave_alone(moment)
+        return latents if moved else None
+
+    def _words_of(self, moment: Moment, calls: Sequence[Sequence[AttentionCall]]) -> list[Words]:
+        """Words of every video, looked up once a sampling pass: only live attention says how many text tokens the denoiser sees."""
+        if moment.run not in self._words:
+            self._words[moment.run] = self.find_words(moment, max(call.site.tokens for row in calls for call in row))
+        return self._words[moment.run]
+
+    def _judge(self, calls: Sequence[AttentionCall], words: Words) -> tuple[Verdict, Tensor]:
+        influences = self.attention.flow.read(calls, words, per_token=self.objective.per_token)
+        return self.objective(influences), influences.concepts.detach().flatten(1).mean(1)
+
+    def _row(self, moment: Moment, iteration: int, video: int, words: Words, verdict: Verdict, influence: Tensor) -> Update:
+        names = [concept.name for concept in words.concepts]
+        loss = float(verdict.loss)
+        if loss != loss:
+            raise BalanceError(
+                f"expected a finite objective, got NaN at denoising step {moment.step}, iteration {iteration}, video {video}; the attention or "
+                "the latents have overflowed: run the denoiser in float32 or bfloat16, or lower the size of the update."
+            )
+        return Update(
+            run=moment.run,
+            step=moment.step,
+            iteration=iteration,
+            video=video,
+            timestep=moment.timestep,
+            loss=loss,
+            influence=dict(zip(names, influence.tolist(), strict=True)),
+            strength=dict(zip(names, verdict.strengths.detach().tolist(), strict=True)),
+        )
+
+    def _stop(self, moment: Moment, plan: Plan, row: Update, before: float | None) -> StopReason:
+        if plan.iterations == 0:
+            return "observed"
+        if plan.threshold is not None and row.loss < plan.threshold:
+            return "threshold"
+        if self.schedule.plateau is not None and before is not None and before - row.loss < self.schedule.plateau:
+            return "plateau"
+        made = self._moves.get((moment.run, row.video), 0)
+        return "" if self.schedule.affords(made, moment.steps, moment.branches) else "cost cap"
+
+    def _gradient(self, moment: Moment, variable: Tensor, verdicts: dict[int, Verdict], rows: dict[int, Update]) -> Tensor:
+        """Gradient of the summed losses; videos of a batch do not touch each other, so every one gets its own."""
+        with torch.enable_grad():
+            total = torch.stack([verdict.loss for verdict in verdicts.values()]).sum()
+        if not total.requires_grad:
+            raise self._no_gradient(moment, "the objective does not depend on the latents at all", list(verdicts))
+        (gradient,) = torch.autograd.grad(total, variable)
+        self.backwards += 1
+        norms = gradient.float().flatten(1).norm(dim=1)
+        for video in verdicts:
+            norm = rows[video].gradient_norm = float(norms[video])
+            if not norm > 0 or norm == float("inf"):
+                found = "zero" if norm == 0 else "not finite"
+                raise self._no_gradient(moment, f"its gradient in the latents of video {video} is {found}", [video])
+        return gradient.float()
+
+    def _no_gradient(self, moment: Moment, what: str, videos: list[int]) -> BalanceError:
+        name = type(self.objective).__name__
+        return BalanceError(
+            f"expected a finite gradient of {name} over {self.attention.flow.method} that is not zero, but {what} (denoising step {moment.step}, "
+            f"videos {videos}). A saturated flow (max_flow over many layers), a padded-out concept or overflowing attention does this; "
+            "choose another flow or objective, check the concepts' tokens, or run the denoiser in a wider precision."
+        )
+
+    def _leave_alone(self, moment: Moment) -> None:
+        """Note that no prompt of this pass has two concepts to balance, and look no further."""
+        self._finished.add(moment.run)
+        nan = float("nan")
+        for video, words in enumerate(self._words[moment.run]):
+            unknown = {concept.name: nan for concept in words.concepts}
+            self.updates.append(Update(moment.run, moment.step, 0, video, moment.timestep, nan, unknown, dict(unknown), stop="one concept"))
