@@ -80,7 +80,7 @@ def forward(net: Network, injection: Array, hops: Array, ends: Array, value: Arr
     nodes = net.node[-1]
     flow = np.empty(hops.shape[1] * frames * frames)
     excess = np.empty(nodes)
-    sink = np.empty(frames)
+    reached = np.empty(frames)
     label = np.empty(nodes, np.int64)
     queue = np.empty(nodes, np.int64)
     share = np.empty((hops.shape[1], frames, frames + 1))
@@ -98,12 +98,8 @@ def forward(net: Network, injection: Array, hops: Array, ends: Array, value: Arr
                     continue
                 excess[:] = 0.0
                 excess[:frames] = injection[p, t]
-                sink[:] = ends[p, end]
-                solve(net, capacity, flow, excess, sink, label, queue, 1e-14 * supply)
-                arrived = 0.0
-                for f in range(frames):
-                    arrived += ends[p, end, f] - sink[f]
-                value[p, t, end] = arrived
+                solve(net, capacity, flow, excess, ends[p, end], reached, label, queue, 1e-14 * supply)
+                value[p, t, end] = reached.sum()
                 side = source_side[p, t, end].ravel()
                 for v in range(nodes):
                     side[v] = label[v] >= FAR

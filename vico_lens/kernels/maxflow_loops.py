@@ -5,6 +5,8 @@ have a constant stride. The algorithm is push-relabel, first phase only: it move
 and stops when no node with excess can reach the sink any more. The value and a minimum cut are known then; a flow that returns the
 stranded excess to its source would be a second phase that nobody here needs.
 
+What each sink edge has carried is kept, not what room it has left: a tiny flow into a wide sink would drown in rounding there.
+
 Labels are exact distances after each global relabelling (a breadth-first search from the sink in the residual graph), and `FAR` for a
 node that cannot reach the sink. The nodes that still can are the sink side of the minimum cut.
 """
@@ -91,7 +93,7 @@ def _entering(net: Network, level: int, n: int) -> tuple[int, int, int, int, int
 
 
 @compiled
-def relabel(net: Network, capacity: Floats, flow: Floats, sink_left: Floats, label: Integers, queue: Integers) -> None:
+def relabel(net: Network, capacity: Floats, flow: Floats, sink: Floats, arrived: Floats, label: Integers, queue: Integers) -> None:
     """Set every label to its exact residual distance to the sink by breadth-first search; `FAR` where there is no way."""
     levels = net.node.size - 1
     last = levels - 1
@@ -101,8 +103,8 @@ def relabel(net: Network, capacity: Floats, flow: Floats, sink_left: Floats, lab
         unseen[level] = net.node[level + 1] - net.node[level]
     head = 0
     tail = 0
-    for n in range(sink_left.size):
-        if sink_left[n] > 0.0:
+    for n in range(sink.size):
+        if arrived[n] < sink[n]:
             label[net.node[last] + n] = 1
             queue[tail] = net.node[last] + n
             tail += 1
@@ -140,7 +142,7 @@ def relabel(net: Network, capacity: Floats, flow: Floats, sink_left: Floats, lab
 
 @compiled
 def _discharge(
-    net: Network, level: int, n: int, capacity: Floats, flow: Floats, excess: Floats, sink_left: Floats, label: Integers, tolerance: float
+    net: Network, level: int, n: int, capacity: Floats, flow: Floats, excess: Floats, sink: Floats, arrived: Floats, label: Integers, tolerance: float
 ) -> int:
     """Push the excess of one node away, raising its label as needed, until it is gone or cannot reach the sink. Returns edges read."""
     last = net.node.size - 2
@@ -150,14 +152,13 @@ def _discharge(
     while excess[v] > tolerance and label[v] < FAR:
         lowest = FAR
         if level == last:
-            if sink_left[n] > 0.0:
-                moved = min(sink_left[n], excess[v])
-                sink_left[n] -= moved
-                excess[v] -= moved
-                if excess[v] <= 0.0:
-                    return work
-                if sink_left[n] > 0.0:
-                    lowest = 0
+            room = sink[n] - arrived[n]
+            if excess[v] < room:
+                arrived[n] += excess[v]
+                excess[v] = 0.0
+                return work
+            arrived[n] = sink[n]
+            excess[v] -= room
         else:
             e, count, u, step = _leaving(net, level, n)
             work += count
@@ -210,7 +211,8 @@ def advance(
     capacity: Floats,
     flow: Floats,
     excess: Floats,
-    sink_left: Floats,
+    sink: Floats,
+    arrived: Floats,
     label: Integers,
     queue: Integers,
     tolerance: float,
@@ -218,7 +220,7 @@ def advance(
 ) -> bool:
     """Run sweeps from the first level to the last until no excess can move or about `budget` edges were read; True when done.
 
-    `flow`, `excess`, `sink_left` and `label` are the state: call again with them to go on. Labels are exact on return when done.
+    `flow`, `excess`, `arrived` and `label` are the state: call again with them to go on. Labels are exact on return when done.
     """
     levels = net.node.size - 1
     total = 0
@@ -232,12 +234,12 @@ def advance(
                 v = net.node[level] + n
                 if excess[v] > tolerance and label[v] < FAR:
                     active = True
-                    since += _discharge(net, level, n, capacity, flow, excess, sink_left, label, tolerance)
+                    since += _discharge(net, level, n, capacity, flow, excess, sink, arrived, label, tolerance)
         if not active:
-            relabel(net, capacity, flow, sink_left, label, queue)
+            relabel(net, capacity, flow, sink, arrived, label, queue)
             return True
         if since > 2 * capacity.size or sweeps % 8 == 0:
-            relabel(net, capacity, flow, sink_left, label, queue)
+            relabel(net, capacity, flow, sink, arrived, label, queue)
             total += since + capacity.size
             since = 0
             if total > budget:
@@ -250,15 +252,17 @@ def solve(
     capacity: Floats,
     flow: Floats,
     excess: Floats,
-    sink_left: Floats,
+    sink: Floats,
+    arrived: Floats,
     label: Integers,
     queue: Integers,
     tolerance: float,
 ) -> None:
-    """Reset `flow` and labels, then run to the end: for graphs so small that nobody would interrupt them."""
+    """Reset all but `excess`, then run to the end: for graphs so small that nobody would interrupt them."""
     flow[:] = 0.0
-    relabel(net, capacity, flow, sink_left, label, queue)
-    advance(net, capacity, flow, excess, sink_left, label, queue, tolerance, 1 << 62)
+    arrived[:] = 0.0
+    relabel(net, capacity, flow, sink, arrived, label, queue)
+    advance(net, capacity, flow, excess, sink, arrived, label, queue, tolerance, 1 << 62)
 
 
 @compiled
