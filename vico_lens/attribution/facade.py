@@ -122,11 +122,7 @@ def attribute(
             problem = replace(asked, stages=tuple(stages), steps=(number,))
             with torch.no_grad():
                 parts.append(_wrap(chosen(problem, **options), chosen, tuple(named), number))
-    influence = (
-        parts[0]
-        if "step" in parts[0].dims
-        else xr.concat(parts, dim="step", combine_attrs="override").transpose("concept", "step", ...)
-    )
+    influence = parts[0] if "step" in parts[0].dims else _join(parts)
     settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt, **options}
     return _finish(influence, tree, chosen, named, numbers, target, settings, single=isinstance(steps, (int, np.integer)))
 
@@ -187,6 +183,26 @@ def _wrap(result: torch.Tensor | Answer, method: Method, names: tuple[str, ...],
     return array if step is None else array.assign_coords(step=step)
 
 
+def _join(parts: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Put the steps side by side, with every coordinate that the method gave (a certificate differs from step to step)."""
+    given = [str(name) for name in parts[0].coords if name != "step"]
+    joined = xr.concat(parts, dim="step", coords=given, compat="override", join="override", combine_attrs="override")
+    return joined.transpose("concept", "step", ...)
+
+
+def _summary(influence: xr.DataArray) -> dict[str, object]:
+    """What a certificate says over all values, for the attributes: how often flows are saturated, and the largest gap."""
+    found: dict[str, object] = {}
+    if "saturated" in influence.coords:
+        names, counts = np.unique(influence.coords["saturated"].values, return_counts=True)
+        found["saturated_share"] = json.dumps(
+            {str(name): float(count / counts.sum()) for name, count in zip(names, counts, strict=True)}
+        )
+    if "gap" in influence.coords:
+        found["largest_gap"] = float(np.abs(influence.coords["gap"].values).max())
+    return found
+
+
 def _finish(
     influence: xr.DataArray,
     tree: xr.DataTree,
@@ -222,5 +238,6 @@ def _finish(
         "cell_methods": "head: mean" if not method.needs_pipe else "",
         "prompt": str(tree.attrs.get("prompt", "")),
         **influence.attrs,
+        **_summary(influence),
     }
     return influence

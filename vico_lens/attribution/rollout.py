@@ -8,13 +8,7 @@ from vico_lens.attribution.base import Problem, register_method
 from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.rollout import rollout as rollout_of_graph
 
-__all__ = ["last_level", "rollout"]
-
-
-def last_level(values: Tensor, problem: Problem) -> Tensor:
-    """Bring values of the last level's nodes, ``[concept, node]`` with text first if any, to ``[concept, frame, y, x]``."""
-    frames, rows, columns = problem.grid
-    return values[:, -frames * rows * columns :].reshape(-1, *problem.grid)
+__all__ = ["rollout"]
 
 
 @register_method(
@@ -27,4 +21,4 @@ def last_level(values: Tensor, problem: Problem) -> Tensor:
 def rollout(problem: Problem) -> Tensor:
     """Share of a concept in each output video token, as the product of all attention matrices with their residual connections."""
     graph = LayeredGraph.from_stages(problem.stages, rho=problem.rho, residual=problem.residual)
-    return last_level(rollout_of_graph(graph, problem.tokens), problem)
+    return rollout_of_graph(graph, problem.tokens).reshape(-1, *problem.grid)

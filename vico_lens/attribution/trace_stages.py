@@ -18,7 +18,7 @@ from vico_lens.schema import JOINT_BLOCKS, KINDS, Kind, group_name, parse_group
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["GridChoice", "Layers", "Record", "choose_grid", "records", "stages_from_trace"]
+__all__ = ["GridChoice", "Layers", "Record", "choose_grid", "matches", "records", "stages_from_trace"]
 
 Layers = str | int | Sequence[str | int] | None
 GridChoice = Grid | str | None
@@ -78,20 +78,26 @@ def records(tree: xr.DataTree, *, layers: Layers = None, kinds: Collection[Kind]
         )
     if layers is None:
         return present
-    wanted = [layers] if isinstance(layers, (str, int)) else list(layers)
-    kept = [record for record in present if any(_matches(record, pattern) for pattern in wanted)]
+    kept = [record for record in present if matches(record, layers)]
     if not kept:
         raise InputError(
-            f"layers={wanted!r} selects none of the {len(present)} usable sites. Present: "
+            f"layers={layers!r} selects none of the {len(present)} usable sites. Present: "
             f"{', '.join(f'{record.order} {record.module} ({record.group})' for record in present)}."
         )
     return kept
 
 
-def _matches(record: Record, pattern: str | int) -> bool:
-    if isinstance(pattern, (int, np.integer)):
-        return record.order == pattern
-    return fnmatchcase(record.module, pattern) or fnmatchcase(record.group, pattern)
+def matches(site: Record | Stage, layers: Layers) -> bool:
+    """Whether a site is selected by `layers`: a glob on its module path or group name, or its place in the execution order."""
+    if layers is None:
+        return True
+    for pattern in [layers] if isinstance(layers, (str, int)) else layers:
+        if isinstance(pattern, str):
+            if fnmatchcase(site.module, pattern) or fnmatchcase(group_name(site.kind, site.grid), pattern):
+                return True
+        elif site.order == pattern:
+            return True
+    return False
 
 
 def choose_grid(sites: Sequence[Record], grid: GridChoice = None) -> Grid:
