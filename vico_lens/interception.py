@@ -91,7 +91,11 @@ class Attended:
     conditioned : bool
         Encoder states reached the module as an argument.
     calls : list of RawCall
-        In order of execution; mostly one.
+        In order of execution; mostly one. Empty until :meth:`join` if the module computed its softmax itself.
+    pieces : list of Tensor
+        Softmax results of a module that called no fused kernel.
+    batch : int
+        Leading size of the module's input.
     """
 
     denoiser: str
@@ -101,6 +105,30 @@ class Attended:
     calls: list[RawCall] = field(default_factory=list)
     pieces: list[Tensor] = field(default_factory=list)
     batch: int = 0
+
+    def join(self) -> None:
+        """Put softmax results together to one call: sliced processors compute batch times head in slices.
+
+        Raises
+        ------
+        TracingError
+            If they do not make up a whole.
+        """
+        if self.calls or not self.pieces:
+            return
+        if len({piece.shape[1:] for piece in self.pieces}) == 1 and self.batch:
+            whole = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
+            if whole.ndim == 3 and whole.shape[0] % self.batch == 0:
+                whole = whole.unflatten(0, (self.batch, -1))
+            if whole.ndim == 4 and whole.shape[0] == self.batch:
+                self.calls.append(RawCall(None, None, None, False, 1.0, whole))
+                return
+        shapes = ", ".join(str(tuple(piece.shape)) for piece in self.pieces[:4])
+        raise TracingError(
+            f"{self.denoiser}.{self.module}: expected softmax results that make up [batch * head, query, key] with batch "
+            f"{self.batch}, got {len(self.pieces)} of shape {shapes}. Use an attention processor that calls "
+            "scaled_dot_product_attention (in diffusers: model.set_default_attn_processor())."
+        )
 
 
 class Observer(Protocol):
@@ -193,8 +221,6 @@ class Interception:
             run = self._stack.pop()
             failed = output is None
             if not failed and (run.calls or run.pieces):
-                if run.pieces and not run.calls:
-                    run.calls.append(_joined(run))
                 self._observer.attended(run)
             if is_root:
                 self._observer.leave(name, failed=failed)
@@ -230,23 +256,6 @@ class Interception:
         run = self._stack[-1]
         if isinstance(out, Tensor) and out.ndim >= 3 and any(hasattr(run.owner, name) for name in _PROJECTIONS):
             run.pieces.append(out)
-
-
-def _joined(run: Attended) -> RawCall:
-    """Put the softmax results of one module together: sliced processors compute batch times head in slices."""
-    first = run.pieces[0]
-    if len({piece.shape[1:] for piece in run.pieces}) == 1 and run.batch:
-        whole = first if len(run.pieces) == 1 else torch.cat(run.pieces)
-        if whole.ndim == 4 and whole.shape[0] == run.batch:
-            return RawCall(None, None, None, False, 1.0, whole)
-        if whole.ndim == 3 and whole.shape[0] % run.batch == 0:
-            return RawCall(None, None, None, False, 1.0, whole.unflatten(0, (run.batch, -1)))
-    shapes = ", ".join(str(tuple(piece.shape)) for piece in run.pieces[:4])
-    raise TracingError(
-        f"{run.denoiser}.{run.module}: expected softmax results that make up [batch * head, query, key] with batch {run.batch}, got "
-        f"{len(run.pieces)} of shape {shapes}. Use an attention processor that calls scaled_dot_product_attention "
-        "(in diffusers: model.set_default_attn_processor())."
-    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,7 +49,12 @@ def seen_ids(pipe: object) -> Iterator[SeenIds]:
 
 
 def token_tables(
-    pipe: Any, call: RunningCall, tokens: int | None = None, *, seen: SeenIds | None = None, prompts: Sequence[str] | None = None
+    pipe: Any,
+    call: RunningCall,
+    tokens: int | Sequence[int] | None = None,
+    *,
+    seen: SeenIds | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> list[TokenTable]:
     """Build the token tables of a running call, one a prompt row (videos of one prompt share theirs).
 
@@ -58,8 +64,9 @@ def token_tables(
         The pipeline.
     call : RunningCall
         Its running call.
-    tokens : int or None
-        Text tokens that the denoiser sees. None: as many as the tokenizer pads a prompt to.
+    tokens : int, sequence of int or None
+        Text tokens that the denoiser sees, of each of the family's text states if there are several. None: as many as the
+        tokenizer pads a prompt to.
     seen : dict or None
         Ids that the text encoders were given (:func:`seen_ids`).
     prompts : sequence of str or None
@@ -71,26 +78,41 @@ def token_tables(
         All of the same length. Tokens of which nothing is known (embeddings without a prompt) have an empty string.
     """
     family = family_of(pipe)
+    lengths: list[int | None] = [tokens] if isinstance(tokens, int) or tokens is None else list(tokens)
     texts = list(call.prompts or prompts or [])
     rows = call.rows or max(1, len(texts))
     if not texts:
-        return [_blank(tokens or 0)] * rows
-    videos = max(1, rows // len(texts))
-    tables = [_of_prompt(pipe, family, text, index, tokens, seen or {}) for index, text in enumerate(texts)]
-    length = max(len(table) for table in tables)
-    return [_padded(table, length) for table in tables for _ in range(videos)]
+        return [_blank(sum(length or 0 for length in lengths))] * rows
+    tables = [
+        _joined([_of_state(pipe, family, state, text, index, length, seen or {}) for state, length in enumerate(lengths)])
+        for index, text in enumerate(texts)
+    ]
+    longest = max(len(table) for table in tables)
+    return [_padded(table, longest) for table in tables for _ in range(max(1, rows // len(texts)))]
 
 
-def _of_prompt(pipe: Any, family: Family, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:
-    name = family.tokenizers[0]
-    tokenizer = getattr(pipe, name, None)
+def _of_state(pipe: Any, family: Family, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:
+    """Tokens of one of the text states that a denoiser is given."""
+    name = family.tokenizers[state] if state < len(family.tokenizers) else ""
+    tokenizer = getattr(pipe, name, None) if name else None
     if tokenizer is None:
-        return _blank(tokens or 0)
+        return _blank(tokens or 0, "special" if not name else "text")
     rows = [row for row in seen.get(name, []) if tokens is None or len(row) >= tokens]
-    ids = rows[index] if index < len(rows) else _tokenized(tokenizer, prompt, tokens)
-    if tokens is not None and len(ids) > tokens:
-        ids = ids[-tokens:] if family.crop == "end" else ids[:tokens]
-    return table_of(tokenizer, prompt, ids, tokens)
+    # positive prompts are encoded first, in order; a pipeline that does otherwise is found out by the ids of the prompt
+    rows = rows[index : index + 1] + rows
+    ids = next((row for row in rows if _offsets(tokenizer, prompt, row) is not None), rows[0] if rows else None)
+    return table_of(tokenizer, prompt, _cropped(tokenizer, family, ids or _tokenized(tokenizer, prompt, tokens), tokens), tokens)
+
+
+def _cropped(tokenizer: Any, family: Family, ids: list[int], tokens: int | None) -> list[int]:
+    """Those ids that the denoiser is given, in its order."""
+    if family.crop == "front":
+        ids = sorted(ids, key=lambda i: i == tokenizer.pad_token_id)  # stable: what is not padding comes to the front
+    if tokens is None or len(ids) <= tokens:
+        return ids
+    if family.crop == "ends":
+        return ids[:1] + ids[len(ids) - tokens + 1 :]
+    return ids[-tokens:] if family.crop == "end" else ids[:tokens]
 
 
 def _tokenized(tokenizer: Any, prompt: str, tokens: int | None) -> list[int]:
@@ -172,6 +194,8 @@ def _offsets(tokenizer: Any, prompt: str, ids: list[int]) -> list[tuple[int, int
             if kept > 0 and whole and ids[start : start + kept] == body[:kept]:
                 spans: list[tuple[int, int] | None] = [None] * len(ids)
                 spans[start : start + kept] = [_trimmed(prompt, a, b) for a, b in marks[:kept]]
+                if skip and start:
+                    spans[start - 1] = _trimmed(prompt, *offsets[0])
                 return spans
     return None
 
@@ -209,18 +233,14 @@ def _word(prompt: str, words: list[tuple[int, int]], span: tuple[int, int]) -> s
 
 
 def _padded(table: TokenTable, length: int) -> TokenTable:
-    more = length - len(table)
-    if more <= 0:
-        return table
-    blank = _blank(more, "padding")
-    return TokenTable(
-        table.text + blank.text,
-        table.kind + blank.kind,
-        table.word + blank.word,
-        table.id + blank.id,
-        table.start + blank.start,
-        table.stop + blank.stop,
-    )
+    return _joined([table, _blank(length - len(table), "padding")]) if length > len(table) else table
+
+
+def _joined(tables: Sequence[TokenTable]) -> TokenTable:
+    if len(tables) == 1:
+        return tables[0]
+    fields = ("text", "kind", "word", "id", "start", "stop")
+    return TokenTable(**{name: tuple(chain.from_iterable(getattr(table, name) for table in tables)) for name in fields})
 
 
 def _blank(length: int, kind: TokenKind = "text") -> TokenTable:

@@ -177,7 +177,7 @@ class Tracer:
         asked = self.metadata.get("prompt")
         given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else None
         tables = token_tables(
-            self._pipe, call or RunningCall({"latents": None}), moment.forward.text or None, seen=self._seen, prompts=given
+            self._pipe, call or RunningCall({"latents": None}), moment.forward.texts if moment.forward.text else None, seen=self._seen, prompts=given
         )
         self._sink.start(
             provenance(self._pipe, self.watch, call, self.capture) | self.metadata,

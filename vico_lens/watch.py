@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
 from vico_lens.families import Family, Forward, Rule, denoisers, family_of, rule_for
-from vico_lens.families.base import Grid
+from vico_lens.families.base import Grid, LeftOut, Unfolded
 from vico_lens.families.forwards import forward_of
 from vico_lens.families.reader import read
 from vico_lens.interception import Attended, Interception
@@ -121,16 +121,25 @@ class Watch:
         assert moment is not None
         path = f"{next(iter(self.roots))}.{run.module}"  # experts of one pipeline share their sites
         self._reported.add(run.module)
-        rule = self._rule(path, run, moment.forward)
-        if rule.kind is None:
-            self.book.left_out.setdefault(path, rule.reason)
+        known = rule_for(self.family, run.module)
+        if known is not None and known.kind is None:
+            self.book.left_out.setdefault(path, known.reason)
             return
+        run.join()
+        rule = known or self._inferred(path, run, moment.forward)
         site = self.book.sites.get(path)
         if site is not None and not (moment.record and (self.wanted is None or self.wanted(site))):
             return
+        rows = [row for row, label in enumerate(moment.labels) if label is not None and label[0] in self.branches]
+        try:
+            self._hand_on(path, rule, read(run, rule, self.family, moment.forward, rows or [0]), moment)
+        except LeftOut as reason:
+            self.book.left_out[path] = str(reason)
+
+    def _hand_on(self, path: str, rule: Rule, parts: Iterator[Unfolded], moment: Moment) -> None:
+        assert rule.kind is not None
         labels = moment.labels
-        rows = [row for row, label in enumerate(labels) if label is not None and label[0] in self.branches]
-        for part in read(run, rule, self.family, moment.forward, rows if site is not None else rows or [0]):
+        for part in parts:
             site = self.book.site(path, rule.kind, part)
             label = labels[part.row]
             if label is None or label[0] not in self.branches or not moment.record:
@@ -174,14 +183,11 @@ class Watch:
         rule = rule_for(self.family, path)
         return rule is not None and rule.kind is not None
 
-    def _rule(self, path: str, run: Attended, forward: Forward) -> Rule:
+    def _inferred(self, path: str, run: Attended, forward: Forward) -> Rule:
         if path not in self._rules:
-            rule = rule_for(self.family, run.module)
-            if rule is None:
-                from vico_lens.families.unknown import inferred_rule
+            from vico_lens.families.unknown import inferred_rule
 
-                rule = inferred_rule(run, forward)
-            self._rules[path] = rule
+            self._rules[path] = inferred_rule(run, forward)
         return self._rules[path]
 
     def _check(self, denoiser: str) -> None:

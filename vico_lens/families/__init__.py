@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vico_lens.errors import TracingError
-from vico_lens.families import unets
+from vico_lens.families import joint, separate, unets
 from vico_lens.families.base import Family, Forward, Rule, Unfolded
 from vico_lens.registry import Registry
 
@@ -21,7 +21,7 @@ __all__ = ["FAMILIES", "Family", "Forward", "Rule", "Unfolded", "denoisers", "fa
 FAMILIES: Registry[Family] = Registry("model family", "vico_lens.families")
 """All rows by name."""
 
-for _family in unets.FAMILIES:
+for _family in (*unets.FAMILIES, *separate.FAMILIES, *joint.FAMILIES):
     FAMILIES.add(_family.name, _family)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vico_lens.interception import Attended
 
-__all__ = ["Axis", "Family", "Forward", "Grid", "Reader", "Rule", "Unfolded"]
+__all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded"]
 
 Axis = Literal["frame", "y", "x"]
 Grid = tuple[int, int, int]
@@ -42,15 +42,20 @@ class Forward:
         Rows of its batch: guidance halves times prompts times videos.
     grids : tuple of Grid
         Token grids (frames, rows, columns) that its attention may work on, finest first; one for a transformer, one a level for a UNet.
-    text : int
-        Text tokens that it is given, 0 if unknown.
+    texts : tuple of int
+        Text tokens of each of the family's states, in the order in which they stand; image states that are all zero count nothing.
     """
 
     module: nn.Module
     inputs: Mapping[str, Any]
     batch: int
     grids: tuple[Grid, ...]
-    text: int
+    texts: tuple[int, ...]
+
+    @property
+    def text(self) -> int:
+        """Text tokens in all, 0 if unknown."""
+        return sum(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,10 @@ class Unfolded:
     scale: float
     bias: Tensor | None
     probabilities: Tensor | None
+
+
+class LeftOut(Exception):
+    """Raised by a reader for a site that cannot be part of a trace, with the reason: it is reported, not fatal."""
 
 
 Reader = Callable[["Attended", "Rule", "Family", Forward, Sequence[int]], Iterator[Unfolded]]
@@ -140,10 +149,10 @@ class Family:
     thirds : tuple
         Labels of a batch of three parts (perturbed-attention guidance).
     tokenizers : tuple of str
-        Attribute names of tokenizers whose tokens are the text tokens, in order.
+        Attribute name of the tokenizer of each of `states`; empty for an image.
     crop : str
-        Which end of a tokenized prompt the pipeline keeps when the denoiser sees fewer tokens: ``start`` or ``end`` (a template is
-        cut off in front).
+        Which part of a tokenized prompt is kept when the denoiser sees fewer tokens: its ``start``, its ``end`` (a template is cut
+        off in front), its ``ends`` (the first token and the last ones), or ``front``: padding on the left is moved to the right.
     notes : str
         What a reader of the table should know.
     """
@@ -164,5 +173,5 @@ class Family:
     guidance: Guidance = "batch"
     thirds: tuple[Branch | None, ...] = ("uncond", "cond", None)
     tokenizers: tuple[str, ...] = ("tokenizer",)
-    crop: Literal["start", "end"] = "start"
+    crop: Literal["start", "end", "ends", "front"] = "start"
     notes: str = ""

@@ -70,7 +70,7 @@ def forward_of(
         raise TracingError(
             f"expected latents of 5 dimensions {family.latents} for family {family.name!r}, got {tuple(sample.shape)}."
         )
-    return Forward(module, inputs, int(sample.shape[0]), grids, _text_length(family, inputs))
+    return Forward(module, inputs, int(sample.shape[0]), grids, _text_lengths(family, inputs))
 
 
 def _levels(family: Family, module: nn.Module, cells: list[int]) -> tuple[Grid, ...]:
@@ -121,12 +121,14 @@ def _packed_grid(family: Family, inputs: Mapping[str, Any], sample: Tensor) -> G
     return frames, rows, columns
 
 
-def _text_length(family: Family, inputs: Mapping[str, Any]) -> int:
-    length = 0
-    for name in family.states:
+def _text_lengths(family: Family, inputs: Mapping[str, Any]) -> tuple[int, ...]:
+    lengths = []
+    for name, tokenizer in zip(family.states, family.tokenizers, strict=True):
         states = inputs.get(name)
         if isinstance(states, (list, tuple)) and states:
             states = states[0]
-        if isinstance(states, Tensor) and states.ndim >= 2:
-            length += int(states.shape[-2])
-    return length
+        length = int(states.shape[-2]) if isinstance(states, Tensor) and states.ndim >= 2 else 0
+        if length and not tokenizer and not bool(states.any()):  # type: ignore[union-attr]
+            length = 0  # text-to-video passes an image of zeros, and masks it
+        lengths.append(length)
+    return tuple(lengths)

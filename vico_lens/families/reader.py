@@ -17,7 +17,7 @@ from vico_lens.errors import TracingError
 from vico_lens.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
 from vico_lens.interception import Attended, RawCall
 
-__all__ = ["MASKED", "additive", "grid_of", "read", "split_rows"]
+__all__ = ["MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
 
 MASKED = -3.0e38
 """Stands for minus infinity in a bias: finite, so that a fully masked row gives numbers and not NaN, in the value and in its gradient."""
@@ -53,34 +53,41 @@ def read(run: Attended, rule: Rule, family: Family, forward: Forward, rows: Sequ
     """
     if rule.read is not None:
         yield from rule.read(run, rule, family, forward, rows)
-        return
+    else:
+        yield from plain(run, rule, forward, rows, text_last=family.text == "last")
+
+
+def plain(run: Attended, rule: Rule, forward: Forward, rows: Sequence[int], *, text_last: bool = False) -> Iterator[Unfolded]:
+    """Unfold a call whose layout the rule says in full; in a joint softmax the text stands first, or behind the video."""
     raw = run.calls[0 if rule.pick == "first" else -1]
     batch, heads, queries, keys, channels = sizes(raw)
     grid, text = grid_of(run, rule, forward, batch, queries)
     fold = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis in rule.fold)
-    attending = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis not in rule.fold)
+    query_axes = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis not in rule.fold)
     if rule.kind == "joint":
-        query_axes: tuple[int, ...] = (queries,)
-        key_axes: tuple[int, ...] = (keys,)
-    else:
-        query_axes, key_axes = attending, (keys,) if rule.kind == "cross" else attending
+        query_axes = (queries,)
+    key_axes = (keys,) if rule.kind == "cross" else query_axes
     if keys != math.prod(key_axes):
         raise _misfit(run, rule, forward, f"{keys} keys", f"{math.prod(key_axes)} of the grid {grid}")
-    last = rule.kind == "joint" and family.text == "last"
+    if rule.kind == "cross" and forward.text and keys != forward.text:
+        raise _misfit(run, rule, forward, f"{keys} keys", f"the {forward.text} text tokens that the denoiser was given")
+    roll = text if rule.kind == "joint" and text_last else 0
     for row, call in split_rows(raw, forward.batch, rows):
-        query, key = (None if x is None else _unfold(x, fold, axes) for x, axes in ((call.query, query_axes), (call.key, key_axes)))
-        probabilities, bias = call.probabilities, additive(call, queries, keys)
+        query = None if call.query is None else _unfold(call.query, fold, query_axes)
+        key = None if call.key is None else _unfold(call.key, fold, key_axes)
+        bias = additive(call, queries, keys)
+        bias = None if bias is None else _unfold_bias(bias, fold, query_axes, key_axes)
+        probabilities = call.probabilities
         if probabilities is not None:
             probabilities = probabilities.reshape(*fold, heads, *query_axes, *key_axes).movedim(len(fold), 0)
-        if bias is not None:
-            bias = _unfold_bias(bias, fold, query_axes, key_axes)
         if rule.kind == "cross" and fold:  # the text is repeated for every frame: once is enough
             key = None if key is None else key[:, 0]
             bias = None if bias is None else bias[:, :1]
-        if last:
-            query, key = (None if x is None else x.roll(text, 1) for x in (query, key))
-            bias = None if bias is None else _roll(bias, text)
-            probabilities = None if probabilities is None else _roll(probabilities, text)
+        if roll:
+            query = None if query is None else query.roll(roll, 1)
+            key = None if key is None else key.roll(roll, 1)
+            bias = None if bias is None else _roll(bias, roll)
+            probabilities = None if probabilities is None else _roll(probabilities, roll)
         tokens = keys if rule.kind == "cross" else text
         yield Unfolded(row, grid, heads, channels, tokens, query, key, call.scale, bias, probabilities)
 

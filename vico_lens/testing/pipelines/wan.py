@@ -127,14 +127,15 @@ def image_to_video() -> TinyPipeline:
         patch_size=8,
     )
     pipe = WanImageToVideoPipeline(
-        transformer=_transformer(in_channels=36, image_dim=8),
+        transformer=_transformer(in_channels=36, image_dim=8, added_kv_proj_dim=24),
         vae=wan_vae(),
         scheduler=_unipc(),
         image_encoder=CLIPVisionModelWithProjection(vision),
         image_processor=CLIPImageProcessor(crop_size={"height": 16, "width": 16}, size={"shortest_edge": 16}),
         **umt5(16),
     )
-    return TinyPipeline(pipe, CALL | {"image": clip_of_images(1, _ROWS, _COLUMNS)[0]}, SHAPE)
+    # the model takes the last 512 columns for text, whatever the text's length
+    return TinyPipeline(pipe, CALL | {"image": clip_of_images(1, _ROWS, _COLUMNS)[0], "max_sequence_length": 512}, SHAPE)
 
 
 @TINY_PIPELINES.register("wan21-v2v")
