@@ -18,7 +18,9 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("scale", [1.0, 0.07, 3.0])
 @pytest.mark.parametrize("axis", [None, 1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_solved_map_rebuilds_the_input_from_other_latents(repeat: int, scale: float, axis: int | None, dtype: torch.dtype) -> None:
+def test_solved_map_rebuilds_the_input_from_other_latents(
+    repeat: int, scale: float, axis: int | None, dtype: torch.dtype
+) -> None:
     def make(latents: torch.Tensor) -> torch.Tensor:
         rows = (torch.cat([latents] * repeat) * scale).to(dtype)
         more = draw(2 * repeat, *[3 if other == axis else size for other, size in enumerate(latents.shape)][1:], seed=1).to(dtype)

@@ -23,7 +23,9 @@ def oracle_stages() -> list[Stage]:
     def softmax(wave: torch.Tensor, *shape: int) -> torch.Tensor:
         return torch.softmax(wave.reshape(shape), -1)
 
-    cross = softmax(3 * torch.sin(0.37 * torch.arange(frames * heads * 9 * tokens, dtype=torch.float64)), frames, heads, 9, tokens)
+    cross = softmax(
+        3 * torch.sin(0.37 * torch.arange(frames * heads * 9 * tokens, dtype=torch.float64)), frames, heads, 9, tokens
+    )
     first = softmax(2 * torch.sin(0.53 * torch.arange(9 * heads * 16, dtype=torch.float64)), 9, heads, frames, frames)
     second = softmax(2 * torch.cos(0.29 * torch.arange(9 * heads * 16, dtype=torch.float64)), 9, heads, frames, frames)
     grid = (frames, 3, 3)

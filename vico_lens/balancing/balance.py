@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from vico_lens.balancing.attention import LiveAttention
 from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.injection import Moment, inject
+from vico_lens.balancing.injection import Calls, Moment, inject
 from vico_lens.balancing.log import log_of
 from vico_lens.balancing.objectives import Objective, objectives
 from vico_lens.balancing.presets import Preset, presets
@@ -19,17 +20,42 @@ from vico_lens.balancing.steps import StepRule
 from vico_lens.balancing.updater import Updater
 from vico_lens.balancing.words import Words, words_of_table, words_without_prompt
 from vico_lens.concepts import Concept
-from vico_lens.errors import InputError
+from vico_lens.errors import BalanceError, InputError
 from vico_lens.kernels.stages import Grid
 from vico_lens.running import running_call
 from vico_lens.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.video import kept_frames, to_rgb
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
-__all__ = ["Balance", "balance"]
+__all__ = ["Balance", "Cost", "balance"]
 
 Names = Sequence[str | Concept]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a balanced stretch spent.
+
+    Attributes
+    ----------
+    forwards, rows : int
+        Denoiser calls of the pipeline itself, and the rows of their batches together (guidance doubles them).
+    extra_forwards, extra_rows, backwards : int
+        Those that updates asked for; a forward may end early, after the last site that the objective reads.
+    update_seconds, seconds : float
+        Wall time inside updates, and of the whole ``with``.
+    """
+
+    forwards: int
+    rows: int
+    extra_forwards: int
+    extra_rows: int
+    backwards: int
+    update_seconds: float
+    seconds: float
 
 
 class Balance:
@@ -41,6 +67,10 @@ class Balance:
         The pipeline.
     log : Dataset
         Everything that was done, see `vico_lens.balancing.log.log_of`.
+    videos : list of ndarray
+        What each call inside the ``with`` generated, uint8 (frame, row, column, channel); of a batch the first.
+    cost : Cost
+        Denoiser forwards and seconds, the pipeline's own and those of the updates.
     """
 
     def __init__(
@@ -57,22 +87,56 @@ class Balance:
         self._updater = Updater(attention, objective, step, schedule, self._find_words)
         self._seen: SeenIds = {}
         self._undo = ExitStack()
+        self._calls = Calls()
+        self._began = 0.0
+        self._seconds = 0.0
+        self.videos: list[np.ndarray] = []
 
     @property
     def log(self) -> xr.Dataset:
         """What every update did, and why it stopped; grows while the pipeline samples."""
-        parts = {"objective": self._updater.objective, "step": self._updater.rule, "schedule": self._updater.schedule, "flow": self._updater.attention.flow}
-        cost = {"extra_forwards": self._updater.attention.forwards, "extra_backwards": self._updater.backwards}
-        return log_of(self._updater.updates, {name: _describe(part) for name, part in parts.items()} | cost)
+        parts = {
+            "objective": self._updater.objective,
+            "step": self._updater.rule,
+            "schedule": self._updater.schedule,
+            "flow": self._updater.attention.flow,
+        }
+        return log_of(self._updater.updates, {name: _describe(part) for name, part in parts.items()} | asdict(self.cost))
+
+    @property
+    def cost(self) -> Cost:
+        """What was spent so far."""
+        attention = self._updater.attention
+        seconds = perf_counter() - self._began if self._began else self._seconds
+        own, own_rows = self._calls.forwards, self._calls.rows
+        return Cost(own, own_rows, attention.forwards, attention.rows, self._updater.backwards, self._updater.seconds, seconds)
+
+    @property
+    def video(self) -> np.ndarray:
+        """The last video generated inside the ``with``.
+
+        Raises
+        ------
+        BalanceError
+            If there is none: the pipeline was not called, or returned latents.
+        """
+        if not self.videos:
+            raise BalanceError(
+                "expected a pipeline call that decodes its video inside the `with`, got none; hand the frames over instead."
+            )
+        return self.videos[-1]
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             self._seen = undo.enter_context(seen_ids(self.pipe))
-            undo.enter_context(inject(self.pipe, self._updater.attention.denoisers, self._updater))
+            undo.enter_context(kept_frames(self.pipe, lambda frames: self.videos.append(to_rgb(frames))))
+            self._calls = undo.enter_context(inject(self.pipe, self._updater.attention.denoisers, self._updater))
             self._undo = undo.pop_all()
+        self._began = perf_counter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._seconds, self._began = perf_counter() - self._began, 0.0
         self._undo.__exit__(kind, error, trace)
 
     def _find_words(self, moment: Moment, tokens: int) -> list[Words]:
@@ -159,14 +223,18 @@ def balance(
 def _flow_of(judge: Objective, base: Preset, flow: str | Flow | None, options: Mapping[str, Any], **sites: Any) -> Flow:
     if isinstance(flow, Flow):
         if options or any(value is not None for value in sites.values()):
-            raise InputError("expected flow options, layers, grid and heads inside the Flow object when one is given; got them beside it.")
+            raise InputError(
+                "expected flow options, layers, grid and heads inside the Flow object when one is given; got them beside it."
+            )
         chosen = flow
     else:
         method = flow or judge.flow or base.flow
         defaults = base.flow_options if method == base.flow else {}
         chosen = Flow(method, {**defaults, **options}, **sites)
     if judge.flow is not None and chosen.method != judge.flow:
-        raise InputError(f"expected flow={judge.flow!r} with {type(judge).__name__}, which is defined on it alone; got {chosen.method!r}.")
+        raise InputError(
+            f"expected flow={judge.flow!r} with {type(judge).__name__}, which is defined on it alone; got {chosen.method!r}."
+        )
     return chosen
 
 

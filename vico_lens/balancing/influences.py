@@ -53,7 +53,9 @@ class Flow:
         known = methods()
         usable = sorted(name for name, method in known.items() if method.differentiable and not method.needs_pipe)
         if self.method not in usable:
-            raise InputError(f"expected a flow with a gradient in live attention, got {self.method!r}; usable: {', '.join(usable)}.")
+            raise InputError(
+                f"expected a flow with a gradient in live attention, got {self.method!r}; usable: {', '.join(usable)}."
+            )
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -69,7 +71,9 @@ class Flow:
 
         def chosen(site: AttentionSite) -> bool:
             return any(
-                site.order == pattern if isinstance(pattern, int) else fnmatchcase(site.module, pattern) or fnmatchcase(site.group, pattern)
+                site.order == pattern
+                if isinstance(pattern, int)
+                else fnmatchcase(site.module, pattern) or fnmatchcase(site.group, pattern)
                 for pattern in patterns
             )
 

@@ -11,6 +11,7 @@ caller passed as ``latents=``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,9 +24,20 @@ from vico_lens.balancing.latents import LatentMap, find_latents, solve_map
 from vico_lens.balancing.rows import conditional_rows
 from vico_lens.errors import BalanceError
 
-__all__ = ["Moment", "inject"]
+__all__ = ["Calls", "Moment", "inject"]
 
 _INPUTS = ("hidden_states", "sample")
+
+# Denoiser forwards that an update asks for are no part of sampling: no injection in this thread may take them for it.
+_thread = threading.local()
+
+
+@dataclass(slots=True)
+class Calls:
+    """How often the pipeline itself called its denoiser, and the rows of the batches together."""
+
+    forwards: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,7 @@ class Moment:
 
 
 @contextmanager
-def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None]) -> Iterator[None]:
+def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None]) -> Iterator[Calls]:
     """Call `update` before every denoising step and put the latents it returns in the place of the pipeline's.
 
     Parameters
@@ -87,6 +99,11 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
         The pipeline's denoisers by component name.
     update : callable
         Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is called.
+
+    Yields
+    ------
+    Calls
+        Counts the pipeline's own denoiser calls.
 
     Raises
     ------
@@ -103,7 +120,7 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
         for name, module in denoisers.items():
             undo.callback(module.register_forward_pre_hook(session.hook(name), with_kwargs=True).remove)
         undo.callback(_shadow(pipe, "prepare_latents", session.prepare_latents(pipe.prepare_latents)))
-        yield
+        yield session.calls
 
 
 class _Session:
@@ -111,7 +128,7 @@ class _Session:
 
     def __init__(self, pipe: Any, update: Callable[[Moment], Tensor | None]) -> None:
         self.pipe, self.update = pipe, update
-        self.busy = False
+        self.calls = Calls()
         self.run, self.step = -1, -1
         self.latents: Tensor | None = None
         self.version = -1
@@ -134,20 +151,26 @@ class _Session:
         return prepare
 
     def hook(self, name: str) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
-        def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-            if self.busy:
+        def before_forward(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            if getattr(_thread, "updating", False):
                 return None
-            self.busy = True
+            _thread.updating = True
             try:
                 return self.before(name, module, args, kwargs)
             finally:
-                self.busy = False
+                _thread.updating = False
 
         return before_forward
 
-    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def before(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         key = next((key for key in _INPUTS if key in kwargs), None)
         model_input = kwargs[key] if key else args[0]
+        self.calls.forwards += 1
+        self.calls.rows += model_input.shape[0]
         frame, latents = find_latents(self.pipe)
         known = frame.f_locals
         if latents is self.latents and latents._version == self.version:
@@ -197,7 +220,9 @@ class _Session:
         return _with_input(args, kwargs, key, solved(latents).detach())
 
 
-def _with_input(args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, model_input: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], key: str | None, model_input: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (args, {**kwargs, key: model_input}) if key else ((model_input, *args[1:]), kwargs)
 
 

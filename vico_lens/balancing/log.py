@@ -82,7 +82,11 @@ def log_of(updates: Sequence[Update], attrs: dict[str, Any]) -> xr.Dataset:
     names = list(dict.fromkeys(name for update in updates for name in update.influence))
 
     def column(name: str) -> tuple[str, Any, dict[str, str]]:
-        return "update", np.array([getattr(update, name) for update in updates]), {"units": _UNITS[name]} if name in _UNITS else {}
+        return (
+            "update",
+            np.array([getattr(update, name) for update in updates]),
+            {"units": _UNITS[name]} if name in _UNITS else {},
+        )
 
     def table(name: str) -> tuple[tuple[str, str], Any]:
         rows = [[getattr(update, name).get(concept, np.nan) for concept in names] for update in updates]
@@ -99,7 +103,8 @@ def log_of(updates: Sequence[Update], attrs: dict[str, Any]) -> xr.Dataset:
             "seconds": column("seconds"),
             "stop": ("update", np.array([update.stop for update in updates], dtype=str)),
         },
-        {name: column(name) for name in ("run", "step", "iteration", "video", "timestep")} | {"concept": np.array(names, dtype=str)},
+        {name: column(name) for name in ("run", "step", "iteration", "video", "timestep")}
+        | {"concept": np.array(names, dtype=str)},
         attrs,
     )
     return log.assign(share=log.influence / log.influence.sum("concept"))

@@ -197,7 +197,9 @@ class Equal:
         shares = totals / totals.sum()
         target = shares.new_ones(len(shares)) if self.targets is None else shares.new_tensor(list(self.targets))
         if len(target) != len(shares) or not bool((target > 0).all()):
-            raise InputError(f"expected one positive target share for each of {len(shares)} concepts, got {list(self.targets or ())}.")
+            raise InputError(
+                f"expected one positive target share for each of {len(shares)} concepts, got {list(self.targets or ())}."
+            )
         target = target / target.sum()
         return Verdict((target * (target / shares).log()).sum(), shares)
 

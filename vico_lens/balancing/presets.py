@@ -62,5 +62,9 @@ presets.add(
         flow_options={"kind": "soft", "tau": 0.01, "parity": True},
     ),
 )
-presets.add("observe", Preset(_DEFAULT.step, Schedule(stop=1.0, iterations=0), _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options))
-presets.add("random", Preset(RandomDirection(_DEFAULT.step), _DEFAULT.schedule, _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options))
+presets.add(
+    "observe", Preset(_DEFAULT.step, Schedule(stop=1.0, iterations=0), _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options)
+)
+presets.add(
+    "random", Preset(RandomDirection(_DEFAULT.step), _DEFAULT.schedule, _DEFAULT.objective, _DEFAULT.flow, _DEFAULT.flow_options)
+)

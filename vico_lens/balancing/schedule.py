@@ -86,7 +86,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.stop <= 1:
-            raise InputError(f"expected 0 <= start <= stop <= 1 as shares of the sampling pass, got start={self.start}, stop={self.stop}.")
+            raise InputError(
+                f"expected 0 <= start <= stop <= 1 as shares of the sampling pass, got start={self.start}, stop={self.stop}."
+            )
         if self.iterations < 0:
             raise InputError(f"expected 0 or more iterations a step, got {self.iterations}.")
         if self.cost_cap is not None and self.cost_cap < 1:

@@ -45,6 +45,8 @@ class Updater:
         The log so far.
     backwards : int
         Backward passes so far.
+    seconds : float
+        Wall time of all updates so far.
     """
 
     attention: LiveAttention
@@ -54,6 +56,7 @@ class Updater:
     find_words: Callable[[Moment, int], list[Words]]
     updates: list[Update] = field(default_factory=list)
     backwards: int = 0
+    seconds: float = 0.0
     _words: dict[int, list[Words]] = field(default_factory=dict)
     _moves: dict[tuple[int, int], int] = field(default_factory=dict)
     _finished: set[int] = field(default_factory=set)
@@ -65,8 +68,10 @@ class Updater:
             return None
         if moment.run in self._finished:
             return None
+        began = perf_counter()
         with self.attention.prepared(moment.denoiser):
             latents = self._iterate(moment, plan)
+        self.seconds += perf_counter() - began
         if latents is None:
             return None
         applied = rms(latents.to(moment.dtype).float() - moment.latents)
@@ -186,4 +191,6 @@ class Updater:
         nan = float("nan")
         for video, words in enumerate(self._words[moment.run]):
             unknown = {concept.name: nan for concept in words.concepts}
-            self.updates.append(Update(moment.run, moment.step, 0, video, moment.timestep, nan, unknown, dict(unknown), stop="one concept"))
+            self.updates.append(
+                Update(moment.run, moment.step, 0, video, moment.timestep, nan, unknown, dict(unknown), stop="one concept")
+            )
