@@ -1,7 +1,7 @@
 """Bounds of the exact flow without a solver: one good path and greedy pushing from below, (+, min) products from above.
 
-All are a few passes over the blocks. Together they are a bracket, and where its ends meet the flow is known. The upper bound and the
-widest path are differentiable.
+All are a few passes over the blocks. Together they are a bracket, and where its ends meet the flow is known. The upper bound
+and the widest path are differentiable.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def reach_from_sinks(graph: LayeredGraph, sink: Tensor) -> list[Tensor]:
     levels = [sink]
     for link in reversed(graph.links):
         parts = [
-            path_product(block.gather_targets(levels[0]).movedim(0, 1), block.capacity.mT, "sum").movedim(1, 0) for block in link.blocks
+            path_product(block.gather_targets(levels[0]).movedim(0, 1), block.capacity.mT, "sum").movedim(1, 0)
+            for block in link.blocks
         ]
         levels.insert(0, link.join(parts))
     return levels
@@ -70,8 +71,8 @@ def reach_from_sinks(graph: LayeredGraph, sink: Tensor) -> list[Tensor]:
 def sum_min_bound(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None, sinks: str | Tensor = "video") -> Tensor:
     """Certified upper bound of the flow from each source to each sink, ``[source, sink]``; differentiable.
 
-    At every level, what nodes can receive meets what they can deliver, plus all that is injected further down; the smallest over the
-    levels is the bound. The first level is the chain from the sink, the last the chain from the source.
+    At every level, what nodes can receive meets what they can deliver, plus all that is injected further down; the smallest
+    over the levels is the bound. The first level is the chain from the sink, the last the chain from the source.
     """
     supply = graph.supply(sources)
     received = reach_from_sources(graph, supply)

@@ -1,8 +1,8 @@
 """What an exact flow returns: its value, and the minimum cut that proves it.
 
-A flow can never exceed any cut, so a cut of the same value proves that both are optimal. Where the cut lies says what the number
-means. Cut at the source, the flow is the sum of what the token injects: summed cross-attention, nothing more. Cut at the sink, it is
-what the softmax lets any video token take in. Between the two, it says something that neither of them knows.
+A flow can never exceed any cut, so a cut of the same value proves that both are optimal. Where the cut lies says what the
+number means. Cut at the source, the flow is the sum of what the token injects: summed cross-attention, nothing more. Cut at the
+sink, it is what the softmax lets any video token take in. Between the two, it says something that neither of them knows.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class FlowResult:
     location : Tensor
         The cut by place, ``[source, sink, place]``; see `places`.
     saturated : Tensor
-        Codes ``[source, sink]``, int8: index into `SATURATED`. At the source, the flow is the sum of the source's edges; at the sink, the
-        sum of the sink tokens' intake.
+        Codes ``[source, sink]``, int8: index into `SATURATED`. At the source, the flow is the sum of the source's edges; at the
+        sink, the sum of the sink tokens' intake.
     places : tuple of (str, str)
         Kind and module of each place: edges from the source, each site in order, edges into the sink.
     sides : Tensor or None
@@ -71,7 +71,8 @@ class FlowResult:
         """The cut by kind of site (``source``, ``cross``, ``temporal``, .., ``sink``), each ``[source, sink]``."""
         kinds = [kind for kind, _ in self.places]
         return {
-            kind: self.location[..., [place for place, other in enumerate(kinds) if other == kind]].sum(-1) for kind in dict.fromkeys(kinds)
+            kind: self.location[..., [place for place, other in enumerate(kinds) if other == kind]].sum(-1)
+            for kind in dict.fromkeys(kinds)
         }
 
     def main_place(self) -> Tensor:
@@ -82,7 +83,8 @@ class FlowResult:
         """Sides of one level's nodes, ``[source, sink, node]``."""
         if self.sides is None:
             raise ValueError("the sides of the cut were not kept; ask for them with keep_sides=True.")
-        return self.sides.split(self.widths, -1)[level]
+        first = sum(self.widths[:level])
+        return self.sides[..., first : first + self.widths[level]]
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,19 @@ class TrivialCuts:
 
 def trivial_cuts(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) -> TrivialCuts:
     """Both trivial cuts of every flow."""
-    source = sum((torch.where(torch.isinf(level), 0.0, level).sum(1) for level in supply), start=supply[0].new_zeros(len(supply[0])))
+    source = _injected(supply)
     if graph.text:
         source = source + torch.where(torch.isinf(supply[0]), _leaving(graph), 0.0).sum(1)
     last = graph.links[-1]
     intake = last.join([block.capacity.sum(-2) for block in last.blocks]) + supply[-1]
     rows = [torch.minimum(intake, row).sum(1) for row in sink]
     return TrivialCuts(source, torch.stack(rows, 1), intake)
+
+
+def _injected(supply: Sequence[Tensor]) -> Tensor:
+    """All edges of bounded capacity from each source, ``[source]``."""
+    every = torch.cat(list(supply), 1)
+    return torch.where(torch.isinf(every), 0.0, every).sum(1)
 
 
 def _leaving(graph: LayeredGraph) -> Tensor:
@@ -123,7 +131,7 @@ def _leaving(graph: LayeredGraph) -> Tensor:
 def source_location(graph: LayeredGraph, supply: Sequence[Tensor]) -> Tensor:
     """The cut after the source by place, ``[source, place]``."""
     location = supply[0].new_zeros(len(supply[0]), len(graph.links) + 2)
-    location[:, 0] = sum(torch.where(torch.isinf(level), 0.0, level).sum(1) for level in supply)
+    location[:, 0] = _injected(supply)
     if graph.text:
         location[:, 1] = torch.where(torch.isinf(supply[0]), _leaving(graph), 0.0).sum(1)
     return location
@@ -141,8 +149,8 @@ def sink_location(cuts: TrivialCuts, supply: Sequence[Tensor], sink: Tensor, sou
 
 
 def source_sides(supply: Sequence[Tensor]) -> Tensor:
-    """Sides under the cut after the source, ``[source, node]``: only text nodes that are the source themselves are on its side."""
-    return torch.isinf(torch.cat(list(supply), 1))
+    """Sides under the cut after the source, ``[.., node]``: only text nodes that are the source themselves are on its side."""
+    return torch.isinf(torch.cat(list(supply), -1))
 
 
 def sink_sides(cuts: TrivialCuts, widths: Sequence[int], sink: Tensor, source: int) -> Tensor:

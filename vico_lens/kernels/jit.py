@@ -1,14 +1,15 @@
 """How loops are compiled and spread over threads: one place, so that every kernel has the same floating-point rules.
 
-Only modules named ``*_loops.py`` import this one at their top, and they are imported at first use: `import vico_lens` never pays
-for numba. No ``fastmath``: a sum in the order of its index is part of the definitions, and an infinity is a value. Gradients alone
-may be summed in another order, which lets a reduction use vector instructions.
+Only modules named ``*_loops.py`` import this one at their top, and they are imported at first use: `import vico_lens` never
+pays for numba. No ``fastmath``: a sum in the order of its index is part of the definitions, and an infinity is a value.
+Gradients alone may be summed in another order, which lets a reduction use vector instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numba
@@ -32,7 +33,7 @@ def compiled_any_order(function: Function) -> Function:
 def over_threads(task: Callable[[slice], None], count: int, least: int = 1) -> None:
     """Run `task` on slices that cover ``range(count)``, in as many threads as torch is allowed to use.
 
-    `task` must release the interpreter lock to gain anything. Slices are no shorter than `least`, so that small work stays in one.
+    `task` must release the interpreter lock to gain anything. Slices are no shorter than `least`: small work stays in one.
     """
     threads = max(1, min(torch.get_num_threads(), count // max(1, least)))
     if threads == 1:
@@ -40,4 +41,4 @@ def over_threads(task: Callable[[slice], None], count: int, least: int = 1) -> N
         return
     edges = [count * part // threads for part in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(task, [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]))
+        list(pool.map(task, [slice(low, high) for low, high in pairwise(edges)]))

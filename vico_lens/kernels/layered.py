@@ -1,14 +1,16 @@
 """The attention graph as implicit blocks: dense matrices between levels of nodes, and never an edge object.
 
-Level 0 holds the nodes before the first attention site, level s + 1 those after site s. A level is the video tokens, frame-major; when
-text lives through the layers (joint attention) its nodes come first in every level. Text that only conditions (cross-attention) is no
-node: it injects into the level after its site. An edge's capacity is an attention weight blended with the residual connection:
+Level 0 holds the nodes before the first attention site, level s + 1 those after site s. A level is the video tokens,
+frame-major; when text lives through the layers (joint attention) its nodes come first in every level. Text that only conditions
+(cross-attention) is no node: it injects into the level after its site. An edge's capacity is an attention weight blended with
+the residual connection:
 
 - ``residual="share"``: a node takes in exactly 1. Self-attention ``(1 - rho) A + rho I``; a cross-attention site injects
   ``(1 - rho) C`` and passes its video tokens on with ``rho``.
 - ``residual="add"``: the graph of arXiv 2407.06182, ``A + I``, ``C`` and 1.
 
-Capacities keep their connection to the tensors they came from, so exact flow and all bounds are differentiable in the stages' weights.
+Capacities keep their connection to the tensors they came from, so exact flow and all bounds are differentiable in the stages'
+weights.
 """
 
 from __future__ import annotations
@@ -62,8 +64,8 @@ class Block:
 
     def _split(self, values: Tensor, groups: int, members: int) -> Tensor:
         if self.interleaved:
-            return values.unflatten(-1, (members, groups)).mT
-        return values.unflatten(-1, (groups, members))
+            return values.reshape(*values.shape[:-1], members, groups).mT
+        return values.reshape(*values.shape[:-1], groups, members)
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,9 @@ class LayeredGraph:
     def supply(self, sources: Sequence[Sequence[int]] | None = None, *, at_text: float = torch.inf) -> list[Tensor]:
         """Capacity from each super-source into the nodes of each level: one ``[source, node]`` a level.
 
-        A source is the set of its tokens together; ``None`` makes every token a source. Where text lives through the layers a source's
-        tokens are nodes of level 0, supplied with `at_text`: without bound, because what leaves them is bounded by their edges.
+        A source is the set of its tokens together; ``None`` makes every token a source. Where text lives through the layers a
+        source's tokens are nodes of level 0, supplied with `at_text`: without bound, because what leaves them is bounded by
+        their edges.
         """
         chosen = [[token] for token in range(self.tokens)] if sources is None else [list(tokens) for tokens in sources]
         for tokens in chosen:
@@ -263,7 +266,7 @@ def _common(stages: Sequence[Stage]) -> tuple[Grid, int]:
     counts = sorted({stage.tokens for stage in stages if stage.kind in ("cross", "joint")})
     if len(counts) != 1:
         what = f"stages with {counts} text tokens" if counts else "none"
-        raise InputError(f"expected cross or joint stages with one number of text tokens; got {what}. Capture cross or joint sites.")
+        raise InputError(f"expected cross or joint stages with one number of text tokens; got {what}. Capture such sites.")
     for stage in stages:
         expected = stage_shape(stage.kind, stage.grid, counts[0])
         if tuple(stage.weights.shape) != expected:

@@ -1,7 +1,7 @@
 """Exact maximum flow of one group (cross-attention, then temporal sites) to every video token, with its gradient.
 
-The cheap products bound this flow; this is the flow itself, one small push-relabel for each (token, frame, position). The gradient is
-the indicator of a minimum cut: the flow grows with the edges that cross it and with no others.
+The cheap products bound this flow; this is the flow itself, one small push-relabel for each (token, frame, position). The
+gradient is the indicator of a minimum cut: the flow grows with the edges that cross it and with no others.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def local_flow(injection: Tensor, hops: Sequence[Tensor]) -> Tensor:
     Returns
     -------
     Tensor
-        ``[frame, position, token]``; computed in float64 on the CPU, returned as `injection` is. Differentiable: the gradient is the
-        min-cut indicator, one of several subgradients where cuts tie.
+        ``[frame, position, token]``; computed in float64 on the CPU, returned as `injection` is. Differentiable: the gradient
+        is the min-cut indicator, one of several subgradients where cuts tie.
 
     Raises
     ------

@@ -17,9 +17,9 @@ Array = npt.NDArray[Any]
 
 @compiled
 def _reach(hops: Array, end: Array, share: Array) -> None:
-    """Fill `share` [hop, frame, frame] with how each node splits its flow in proportion to what can go on to the end frame.
+    """Fill `share` [hop, frame, frame + 1] with how each node splits its flow in proportion to what can go on to the end frame.
 
-    The split is scaled so that a node's shares add to 1; the capacity they stand for, a node's useful room, is in ``share[.., -1]``.
+    A node's shares add to 1; after them, in ``share[.., -1]``, is the capacity they stand for: its useful room.
     """
     frames = end.size
     beyond = end.copy()
@@ -52,10 +52,7 @@ def _all_arrives(injection: Array, share: Array, end: Array, here: Array, below:
             for i in range(frames):
                 below[i] += here[j] * share[hop, j, i]
         here[:] = below
-    for i in range(frames):
-        if here[i] > end[i]:
-            return False
-    return True
+    return bool((here <= end).all())
 
 
 @compiled

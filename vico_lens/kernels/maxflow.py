@@ -1,8 +1,8 @@
 """Exact maximum flow on the layered attention graph: value, certificate, gradient.
 
-For every source and sink: first the two trivial cuts and one greedy push of all sources together (matrix products); where the push
-meets a trivial cut the flow is known. The rest goes to push-relabel, compiled on the CPU and batched in torch on other devices. Each
-answer comes with a minimum cut of equal value, so nobody has to trust the solver.
+For every source and sink: first the two trivial cuts and one greedy push of all sources together (matrix products); where the
+push meets a trivial cut the flow is known. The rest goes to push-relabel, compiled on the CPU and batched in torch on other
+devices. Each answer comes with a minimum cut of equal value, so nobody has to trust the solver.
 
 The flow is differentiable: it grows with the capacities that cross its minimum cut, one for one, and with no others.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from vico_lens.kernels.layered import LayeredGraph
 __all__ = ["SaturationWarning", "max_flow"]
 
 Progress = Callable[[int, int], None]
+Receive = Callable[[int, int, float, Tensor, Tensor], None]
 Solver = Literal["auto", "compiled", "torch"]
 
 _LARGEST_SIDES = 1 << 31
@@ -111,9 +113,7 @@ def max_flow(
     if not attached:
         return result
     value: Tensor = _MaxFlow.apply(exact, result, *tracked)  # type: ignore[no-untyped-call]
-    return FlowResult(
-        value, result.cut_value, result.location, result.saturated, result.places, result.sides if keep_sides else None, result.widths
-    )
+    return replace(result, value=value, sides=result.sides if keep_sides else None)
 
 
 class _Run:
@@ -123,6 +123,8 @@ class _Run:
         self.graph, self.supply, self.sink = graph, supply, sink
         shape = (len(supply[0]), len(sink))
         self.cuts = certify.trivial_cuts(graph, supply, sink)
+        self.source_cut: list[float] = self.cuts.source.tolist()
+        self.sink_cut: list[list[float]] = self.cuts.sink.tolist()
         self.places = (("source", ""), *((link.kind, link.module) for link in graph.links), ("sink", ""))
         self.value = sink.new_zeros(shape)
         self.location = sink.new_zeros(*shape, len(self.places))
@@ -136,8 +138,8 @@ class _Run:
         waiting: list[tuple[int, int]] = []
         for sink in range(sinks):
             pushed, _ = push_once(self.graph, self.supply, self.sink[sink : sink + 1])
-            for source in range(sources):
-                if not self._settle(source, sink, pushed[source, 0].item(), _MET):
+            for source, value in enumerate(pushed[:, 0].tolist()):
+                if not self._settle(source, sink, value, _MET):
                     waiting.append((source, sink))
             if progress is not None:
                 progress(total - len(waiting) - (sinks - sink - 1) * sources, total)
@@ -161,18 +163,21 @@ class _Run:
         )
         worst = result.gap.abs().max().item()
         if worst > certify.TOLERANCE:
-            raise AttributionError(f"expected every flow to equal its cut to {certify.TOLERANCE}; the worst is off by {worst:.2e}. Report this.")
+            raise AttributionError(
+                f"expected every flow to equal its cut to {certify.TOLERANCE}; the worst is off by {worst:.2e}. Report the graph."
+            )
         return result
 
     def _settle(self, source: int, sink: int, value: float, tolerance: float) -> bool:
         """Give a flow that meets a trivial cut that cut as its certificate, whichever solver found it."""
-        for code, cut in ((certify.SOURCE, self.cuts.source[source].item()), (certify.SINK, self.cuts.sink[source, sink].item())):
+        for code, cut in ((certify.SOURCE, self.source_cut[source]), (certify.SINK, self.sink_cut[source][sink])):
             if value < cut * (1 - tolerance):
                 continue
             self.saturated[source, sink] = code
             row = self.sink[sink]
             if code == certify.SOURCE:
-                location, sides = self.at_source[source], certify.source_sides([level[source : source + 1] for level in self.supply])[0]
+                location = self.at_source[source]
+                sides = certify.source_sides([level[source] for level in self.supply])
             else:
                 location = certify.sink_location(self.cuts, self.supply, row, source, len(self.places))
                 sides = certify.sink_sides(self.cuts, self.graph.widths, row, source)
@@ -183,9 +188,7 @@ class _Run:
             return True
         return False
 
-    def _solve(
-        self, flows: list[tuple[int, int]], solver: Solver, threads: int | None, receive: Callable[[int, int, float, Tensor, Tensor], None]
-    ) -> None:
+    def _solve(self, flows: list[tuple[int, int]], solver: Solver, threads: int | None, receive: Receive) -> None:
         device = self.sink.device
         if solver == "torch" or (solver == "auto" and device.type != "cpu"):
             from vico_lens.kernels.maxflow_batched import solve_batched
@@ -195,7 +198,8 @@ class _Run:
         from vico_lens.kernels.maxflow_compiled import CompiledSolver, Solved
 
         def convert(source: int, sink: int, solved: Solved) -> None:
-            receive(source, sink, solved.value, torch.from_numpy(solved.location).to(device), torch.from_numpy(solved.sides).to(device))
+            location, sides = (torch.from_numpy(array).to(device) for array in (solved.location, solved.sides))
+            receive(source, sink, solved.value, location, sides)
 
         scale = torch.minimum(self.cuts.source[:, None], self.cuts.sink).cpu().numpy()
         solving = CompiledSolver(self.graph, self.supply, self.sink)
@@ -217,8 +221,8 @@ class _MaxFlow(torch.autograd.Function):
         asked = grad != 0
         if bool(asked.any()) and bool((result.saturated[asked] == certify.SINK).all()):
             warnings.warn(
-                "every flow a gradient was asked of is cut at the sink: its value is what the softmax lets the sink take in, and through "
-                "the softmax the gradient is zero. Use fewer sites, a smaller rho, or the flow of a sub-graph.",
+                "every flow a gradient was asked of is cut at the sink: its value is what the softmax lets the sink take in, and "
+                "through the softmax the gradient is zero. Use fewer sites, a smaller rho, or the flow of a sub-graph.",
                 SaturationWarning,
                 stacklevel=2,
             )
@@ -231,5 +235,5 @@ class _MaxFlow(torch.autograd.Function):
                 below = block.gather_targets(1 - levels[level + 1]).movedim(0, 1)
                 grads.append(torch.matmul(above, below))
         for side in levels:
-            grads.append(((1 - side) * weight).unflatten(0, grad.shape).sum(1))
+            grads.append(((1 - side) * weight).reshape(*grad.shape, -1).sum(1))
         return tuple(grads)

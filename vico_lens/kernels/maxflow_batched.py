@@ -1,9 +1,9 @@
 """Exact flows in plain torch: push-relabel on many flows of one graph at once, a level at a time. For CUDA tensors.
 
-The compiled solver visits one node after another; here a whole level of all flows moves together. A node's excess fills its admissible
-edges in their order, which a cumulative sum does without a loop, and labels rise to one above the lowest neighbour with room. The
-levels alternate, so no two neighbours push at each other at the same time. The values, and the cut nearest to the sink, are unique, so
-both solvers agree on them.
+The compiled solver visits one node after another; here a whole level of all flows moves together. A node's excess fills its
+admissible edges in their order, which a cumulative sum does without a loop, and labels rise to one above the lowest neighbour
+with room. The levels alternate, so no two neighbours push at each other at the same time. The values, and the cut nearest to
+the sink, are unique, so both solvers agree on them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ _SWEEPS_BETWEEN_RELABELLINGS = 4
 Receive = Callable[[int, int, float, Tensor, Tensor], None]
 
 
-def solve_batched(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor, flows: Sequence[tuple[int, int]], receive: Receive) -> None:
+def solve_batched(
+    graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor, flows: Sequence[tuple[int, int]], receive: Receive
+) -> None:
     """Solve the `flows` (source, sink), as many at once as memory allows, and hand each to `receive`.
 
-    `receive` gets source, sink, value, the cut by place, and the sides (True: source side). It is called between batches, so what it
-    raises stops the run there.
+    `receive` gets source, sink, value, the cut by place, and the sides (True: source side). It is called between batches, so
+    what it raises stops the run there.
     """
     edges = sum(block.capacity.numel() for link in graph.links for block in link.blocks)
     size = max(1, _BATCH // edges)
@@ -73,9 +75,8 @@ class _Batch:
 
     def location(self) -> Tensor:
         """The cut by place, ``[flow, place]``."""
-        sides = self.sides().split(self.graph.widths, 1)
-        entering = sum(torch.where(side, 0.0, level).sum(1) for side, level in zip(sides, self.supply, strict=True))
-        places = [entering]
+        sides = [label >= _FAR for label in self.label]
+        places = [torch.where(self.sides(), 0.0, torch.cat(self.supply, 1)).sum(1)]
         for level, link in enumerate(self.graph.links):
             above, below = sides[level].to(self.sink), (~sides[level + 1]).to(self.sink)
             crossing = self.sink.new_zeros(len(self.sink))
@@ -165,7 +166,9 @@ class _Batch:
 
     def _below(self, level: int) -> Tensor:
         link = self.graph.links[level]
-        return link.join([_nearest(room, block.gather_targets(self.label[level + 1])) for block, room in self._room_down(link, level)])
+        return link.join(
+            [_nearest(room, block.gather_targets(self.label[level + 1])) for block, room in self._room_down(link, level)]
+        )
 
     def _above(self, level: int) -> Tensor:
         link, flows = self.graph.links[level - 1], self.flow[level - 1]

@@ -69,8 +69,8 @@ class CompiledSolver:
     ) -> None:
         """Solve the `flows` (source, sink) and hand each to `receive` as it is done, in this thread.
 
-        `scale` ``[source, sink]`` is any upper bound of the values. An exception here or in `receive`, Ctrl-C included, stops the flows
-        that run at the next look and drops those that wait.
+        `scale` ``[source, sink]`` is any upper bound of the values. An exception here or in `receive`, Ctrl-C included, stops
+        the flows that run at the next look and drops those that wait.
         """
         if threads <= 1 or len(flows) <= 1:
             state = self._state()
@@ -130,10 +130,8 @@ def pack(graph: LayeredGraph) -> tuple[Network, npt.NDArray[np.float64]]:
     blocks = [block for link in graph.links for block in link.blocks]
     groups, rows, columns = (np.array([block.capacity.shape[axis] for block in blocks], np.int64) for axis in range(3))
     first = np.cumsum([0, *(len(link.blocks) for link in graph.links)])[:-1]
-    split = [
-        (link.blocks[0].capacity.shape[0] * link.blocks[0].capacity.shape[1], link.blocks[0].capacity.shape[0] * link.blocks[0].capacity.shape[2])
-        for link in graph.links
-    ]  # fmt: skip
+    heads = [link.blocks[0].capacity.shape for link in graph.links]
+    split = [(shape[0] * shape[1], shape[0] * shape[2]) for shape in heads]
     net = Network(
         node=np.cumsum([0, *graph.widths]).astype(np.int64),
         split=np.array(split, np.int64),

@@ -1,14 +1,14 @@
 """Push-relabel on a layered graph of dense blocks, compiled: the arithmetic of exact flow, without a single edge object.
 
-A graph is a `Network`: a few integers a block and one flat array of capacities. Edges leaving a node are contiguous; edges entering it
-have a constant stride. The algorithm is push-relabel, first phase only: it moves supply towards the sink in sweeps over the levels,
-and stops when no node with excess can reach the sink any more. The value and a minimum cut are known then; a flow that returns the
-stranded excess to its source would be a second phase that nobody here needs.
+A graph is a `Network`: a few integers a block and one flat array of capacities. Edges leaving a node are contiguous; edges
+entering it have a constant stride. The algorithm is push-relabel, first phase only: it moves supply towards the sink in sweeps
+over the levels, and stops when no node with excess can reach the sink any more. The value and a minimum cut are known then; a
+flow that returns the stranded excess to its source would be a second phase that nobody here needs.
 
 What each sink edge has carried is kept, not what room it has left: a tiny flow into a wide sink would drown in rounding there.
 
-Labels are exact distances after each global relabelling (a breadth-first search from the sink in the residual graph), and `FAR` for a
-node that cannot reach the sink. The nodes that still can are the sink side of the minimum cut.
+Labels are exact distances after each global relabelling (a breadth-first search from the sink in the residual graph), and `FAR`
+for a node that cannot reach the sink. The nodes that still can are the sink side of the minimum cut.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _entering(net: Network, level: int, n: int) -> tuple[int, int, int, int, int
 
 
 @compiled
-def relabel(net: Network, capacity: Floats, flow: Floats, sink: Floats, arrived: Floats, label: Integers, queue: Integers) -> None:
+def relabel(
+    net: Network, capacity: Floats, flow: Floats, sink: Floats, arrived: Floats, label: Integers, queue: Integers
+) -> None:
     """Set every label to its exact residual distance to the sink by breadth-first search; `FAR` where there is no way."""
     levels = net.node.size - 1
     last = levels - 1
@@ -142,9 +144,18 @@ def relabel(net: Network, capacity: Floats, flow: Floats, sink: Floats, arrived:
 
 @compiled
 def _discharge(
-    net: Network, level: int, n: int, capacity: Floats, flow: Floats, excess: Floats, sink: Floats, arrived: Floats, label: Integers, tolerance: float
+    net: Network,
+    level: int,
+    n: int,
+    capacity: Floats,
+    flow: Floats,
+    excess: Floats,
+    sink: Floats,
+    arrived: Floats,
+    label: Integers,
+    tolerance: float,
 ) -> int:
-    """Push the excess of one node away, raising its label as needed, until it is gone or cannot reach the sink. Returns edges read."""
+    """Push one node's excess away, raising its label as needed, until it is gone or cannot reach the sink; edges read."""
     last = net.node.size - 2
     limit = net.node[last + 1] + 2
     v = net.node[level] + n
@@ -288,5 +299,3 @@ def cut_by_stage(
                     if not source_side[u]:
                         location[level + 1] += capacity[i]
                     u += step
-
-

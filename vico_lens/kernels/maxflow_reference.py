@@ -1,4 +1,4 @@
-"""The readable definition of exact flow: the same graph, edge by edge, in networkx. Slow, short, and what the solvers are tested against."""
+"""The readable definition of exact flow: the same graph edge by edge, in networkx. What the solvers are tested against."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["max_flow_definition", "to_edges"]
 def to_edges(graph: LayeredGraph, source: Sequence[int], sink: Tensor, number: Callable[[float], Any] = float) -> nx.DiGraph:
     """Spell out a graph for one source (tokens) and one sink (``[node]`` of the last level).
 
-    Nodes are ``"source"``, ``"sink"`` and ``(level, node)``; an edge from the source without bound has no capacity, as networkx asks.
-    `number` makes a capacity from a float: ``fractions.Fraction`` gives exact arithmetic.
+    Nodes are ``"source"``, ``"sink"`` and ``(level, node)``; an edge from the source without bound has no capacity, as networkx
+    asks. `number` makes a capacity from a float: ``fractions.Fraction`` gives exact arithmetic.
     """
     edges = nx.DiGraph()
     edges.add_nodes_from(["source", "sink"])

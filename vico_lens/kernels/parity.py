@@ -24,7 +24,7 @@ GAIN = 100.0
 @lru_cache(maxsize=8)
 def _gaussian() -> Tensor:
     """The released 3x3x3 kernel. Its exponent lacks a factor 1/2, so sigma 0.5 acts as 0.707."""
-    axis = torch.exp(-((torch.arange(3, dtype=torch.float64) - 1) / (2 * 0.5)) ** 2)
+    axis = torch.exp(-(((torch.arange(3, dtype=torch.float64) - 1) / (2 * 0.5)) ** 2))
     kernel = axis[:, None, None] * axis[:, None] * axis
     return kernel / kernel.sum()
 

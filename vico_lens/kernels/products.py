@@ -1,12 +1,12 @@
 """Products along paths: (max, min), its soft form, and (+, min), streamed so that memory is that of the output.
 
-A two-hop path carries the smaller of its two weights. Over all middle nodes k, the *hard* product keeps the best path (the widest),
-the *sum* product adds them all (an upper bound of the flow, where hard is a lower one), and the *soft* product of Vico
+A two-hop path carries the smaller of its two weights. Over all middle nodes k, the *hard* product keeps the best path (the
+widest), the *sum* product adds them all (an upper bound of the flow, where hard is a lower one), and the *soft* product of Vico
 (arXiv 2407.06182, eq. 6-7) replaces both the minimum and the maximum by log-sum-exp at temperature tau.
 
-Each has its definition beside it, in a few lines that materialise everything; tests hold the fast form equal to it. Hard is equal bit
-for bit. Sum is equal bit for bit on the CPU, because both add in the order of k. Ties follow torch: the first maximising k gets the
-whole gradient, and a tie inside its pair is split in halves.
+Each has its definition beside it, in a few lines that materialise everything; tests hold the fast form equal to it. Hard is
+equal bit for bit. Sum is equal bit for bit on the CPU, because both add in the order of k. Ties follow torch: the first
+maximising k gets the whole gradient, and a tie inside its pair is split in halves.
 
 CPU tensors run in compiled loops, all others in blocks of plain torch.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -49,7 +50,7 @@ def hard_definition(left: Tensor, right: Tensor) -> Tensor:
 
 
 def soft_definition(left: Tensor, right: Tensor, tau: float) -> Tensor:
-    """The hard definition with both operators softened, materialised: ``-tau lse(-x/tau)`` in the pair, ``tau lse(x/tau)`` over k."""
+    """The hard definition with both operators softened: ``-tau lse(-x/tau)`` in the pair, ``tau lse(x/tau)`` over k."""
     paths = -tau * torch.logaddexp(-left[..., :, None, :] / tau, -right.mT[..., None, :, :] / tau)
     return tau * torch.logsumexp(paths / tau, dim=-1)
 
@@ -200,14 +201,15 @@ def hard_product(left: Tensor, right: Tensor) -> Tensor:
             [0.3000, 0.6000]])
     """
     a, c, shape, dtype = _operands(left, right)
-    return _Hard.apply(a, c).reshape(shape).to(dtype)  # type: ignore[no-untyped-call]
+    out: Tensor = _Hard.apply(a, c)  # type: ignore[no-untyped-call]
+    return out.reshape(shape).to(dtype)
 
 
 def sum_product(left: Tensor, right: Tensor) -> Tensor:
     """All two-hop paths together: ``out[.., i, j] = sum_k min(left[.., i, k], right[.., k, j])``.
 
-    The exact flow of a two-hop graph, and an upper bound when chained. Differentiable. Not associative: chained from the source or
-    from the sink it is two different bounds, both valid. Parameters, result and errors as in `hard_product`.
+    The exact flow of a two-hop graph, and an upper bound when chained. Differentiable. Not associative: chained from the source
+    or from the sink it is two different bounds, both valid. Parameters, result and errors as in `hard_product`.
 
     Examples
     --------
@@ -215,14 +217,15 @@ def sum_product(left: Tensor, right: Tensor) -> Tensor:
     tensor([[0.7000]])
     """
     a, c, shape, dtype = _operands(left, right)
-    return _Sum.apply(a, c).reshape(shape).to(dtype)  # type: ignore[no-untyped-call]
+    out: Tensor = _Sum.apply(a, c)  # type: ignore[no-untyped-call]
+    return out.reshape(shape).to(dtype)
 
 
 def soft_product(left: Tensor, right: Tensor, tau: float) -> Tensor:
     """Soft widest path at temperature `tau`; tends to `hard_product` as tau falls.
 
-    Biased: over k equal values v it gives ``v + tau log(k) - tau log(2)``, so tau must be small beside the weights. Not associative.
-    Differentiable. Other parameters, result and errors as in `hard_product`; `tau` must be positive.
+    Biased: over k equal values v it gives ``v + tau log(k) - tau log(2)``, so tau must be small beside the weights. Not
+    associative. Differentiable. Other parameters, result and errors as in `hard_product`; `tau` must be positive.
 
     References
     ----------
@@ -236,7 +239,8 @@ def soft_product(left: Tensor, right: Tensor, tau: float) -> Tensor:
     if not (math.isfinite(tau) and tau > 0):
         raise InputError(f"tau: expected a positive finite temperature; got {tau}. Attention weights call for 0.01 or less.")
     a, c, shape, dtype = _operands(left, right)
-    return _Soft.apply(a, c, float(tau)).reshape(shape).to(dtype)  # type: ignore[no-untyped-call]
+    out: Tensor = _Soft.apply(a, c, float(tau))  # type: ignore[no-untyped-call]
+    return out.reshape(shape).to(dtype)
 
 
 def path_product(left: Tensor, right: Tensor, kind: ProductKind, tau: float = 0.001) -> Tensor:
@@ -251,20 +255,22 @@ def path_product(left: Tensor, right: Tensor, kind: ProductKind, tau: float = 0.
 
 
 def _operands(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, torch.Size, torch.dtype]:
-    """Check both operands; give them as contiguous ``[b, i, k]`` and ``[b, k, j]`` of float32 or float64, and the result's form."""
+    """Check both operands; give them contiguous, ``[b, i, k]`` and ``[b, k, j]``, in float32 or 64, and the result's form."""
     if left.ndim < 2 or right.ndim < 2 or left.shape[-1] != right.shape[-2]:
         raise InputError(f"expected [.., i, k] and [.., k, j] with one k; got {tuple(left.shape)} and {tuple(right.shape)}.")
     if left.device != right.device:
         raise InputError(f"expected both operands on one device; got {left.device} and {right.device}. Move one with .to().")
     for name, operand in (("left", left), ("right", right)):
         if operand.numel() == 0 or not operand.is_floating_point():
-            raise InputError(f"{name}: expected a non-empty floating tensor; got {operand.dtype} of shape {tuple(operand.shape)}.")
+            raise InputError(
+                f"{name}: expected a non-empty floating tensor; got {operand.dtype} of shape {tuple(operand.shape)}."
+            )
         if not bool(torch.isfinite(operand).all()):
             count = int((~torch.isfinite(operand)).sum())
             raise InputError(f"{name}: expected finite weights; {count} of {operand.numel()} are NaN or infinite. Look upstream.")
     try:
-        batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    except RuntimeError:
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    except ValueError:
         raise InputError(
             f"expected leading axes that broadcast; got {tuple(left.shape[:-2])} and {tuple(right.shape[:-2])}."
         ) from None

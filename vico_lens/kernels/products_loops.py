@@ -173,7 +173,9 @@ def soft_wide_forward(left: Array, right: Array, tau: float, out: Array) -> None
 
 
 @compiled
-def soft_wide_backward(left: Array, right: Array, tau: float, out: Array, grad: Array, grad_left: Array, grad_right: Array) -> None:
+def soft_wide_backward(
+    left: Array, right: Array, tau: float, out: Array, grad: Array, grad_left: Array, grad_right: Array
+) -> None:
     """Backward of `soft_wide_forward`; `out` is what it returned."""
     for b in range(left.shape[0]):
         for i in range(left.shape[1]):

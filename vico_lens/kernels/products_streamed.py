@@ -1,7 +1,7 @@
 """The three path products in plain torch, a block of rows at a time: what runs where the compiled loops cannot (CUDA tensors).
 
-Each block materialises ``[batch, rows, k, j]`` for as many rows as fit `BLOCK` elements, so memory stays bounded whatever the sizes;
-the work is a handful of fused element-wise launches, which on a GPU is bound by memory traffic, not by arithmetic.
+Each block materialises ``[batch, rows, k, j]`` for as many rows as fit `BLOCK` elements, so memory stays bounded whatever the
+sizes; the work is a handful of fused element-wise launches, which on a GPU is bound by memory traffic, not by arithmetic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attention rollout on the layered graph: capacities multiplied along paths and added over them (Abnar & Zuidema, arXiv 2005.00928)."""
+"""Attention rollout: capacities multiplied along paths and added over them (Abnar & Zuidema, arXiv 2005.00928)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Flow through one group: a cross-attention site and the temporal self-attention sites that follow it.
 
-This is what Vico optimises (arXiv 2407.06182, section 3.3): from a text token into every frame at one position, then along time. The
-group is a sub-graph of the whole attention graph, so its flow to a video token is a lower bound of the whole one. Four kinds:
+This is what Vico optimises (arXiv 2407.06182, section 3.3): from a text token into every frame at one position, then along
+time. The group is a sub-graph of the whole attention graph, so its flow to a video token is a lower bound of the whole one.
+Four kinds:
 
 - ``hard``: the widest path, a lower bound of the flow (a path carries one frame, the flow carries all in parallel);
 - ``soft``: Vico's log-sum-exp of it, neither bound;
@@ -13,8 +14,9 @@ and ``rollout``, the plain matrix product, for comparison.
 Residual connections are as in the whole graph. ``"share"``: self-attention ``(1 - rho) A + rho I`` and injection ``(1 - rho) C``.
 ``"add"``: the paper's graph, ``A + I`` and ``C``. ``"parity"``: what the released code optimises, ``(A + I) / 2`` and ``C``.
 
-``soft`` and ``sum`` are not associative: their temporal hops are joined first, then met by the injection. So does the released code,
-and for ``sum`` it is the order that can never exceed the injection itself: from the source, every frame would count it anew.
+``soft`` and ``sum`` are not associative: their temporal hops are joined first, then met by the injection. So does the released
+code, and for ``sum`` it is the order that can never exceed the injection itself: from the source, every frame would count it
+anew.
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ def self_capacity(weights: Tensor, residual: Residual = "share", rho: float = 0.
 def merge_tokens(cross: Tensor, concepts: Sequence[Sequence[int]], kind: SubgraphKind, tau: float = 0.001) -> Tensor:
     """Join the columns of each concept's tokens into one source: ``[.., token]`` to ``[.., concept]``.
 
-    Flows add along parallel edges, so ``sum``, ``exact`` and ``rollout`` add the tokens. A path takes one edge, so ``hard`` takes the
-    widest and ``soft`` its log-sum-exp.
+    Flows add along parallel edges, so ``sum``, ``exact`` and ``rollout`` add the tokens. A path takes one edge, so ``hard``
+    takes the widest and ``soft`` its log-sum-exp.
     """
     count = cross.shape[-1]
     columns = []
@@ -99,8 +101,8 @@ def subgraph_flow(
     cross : Tensor
         Attention of video to text, ``[frame, position, token]``.
     temporals : sequence of Tensor
-        Attention along time at each position, ``[position, frame, key frame]``, in execution order; none gives the injection itself.
-        A full space-time site fits too, as one position with ``frame * position`` "frames".
+        Attention along time at each position, ``[position, frame, key frame]``, in execution order; none gives the injection
+        itself. A full space-time site fits too, as one position with ``frame * position`` "frames".
     kind : {"hard", "soft", "sum", "exact", "rollout"}
         See the module.
     tau : float
