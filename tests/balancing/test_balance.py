@@ -77,7 +77,8 @@ def test_log_says_what_the_latents_did(tiny: TinyPipeline) -> None:
 
 
 def test_what_is_balanced_is_what_attribution_reports(tiny: TinyPipeline, plain: np.ndarray) -> None:
-    """One kernel, two faces: influences of the running call equal those of its trace; and the trace sees the stock calls alone."""
+    """One kernel, two faces: influences of the running call equal those of its trace; and the trace sees the stock calls
+    alone."""
     with (
         trace(tiny.pipe, capture=Capture(dtype="float32")) as run,
         balance(tiny.pipe, NAMES, preset="observe", kind="sum") as session,
@@ -105,7 +106,7 @@ def test_a_trace_around_or_inside_records_the_balanced_run(tiny: TinyPipeline, o
 
 def test_balancers_nest(tiny: TinyPipeline, plain: np.ndarray) -> None:
     with balance(tiny.pipe, NAMES, preset="observe") as outside:
-        session, frames = balanced(tiny)
+        _, frames = balanced(tiny)
         with balance(tiny.pipe, NAMES, preset="observe") as inside:
             tiny.run()
     assert outside.log.sizes["update"] == 6 and inside.log.sizes["update"] == 3

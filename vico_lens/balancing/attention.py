@@ -1,7 +1,8 @@
 """Live attention of one conditional denoiser forward, with a graph to the latents and nothing else.
 
-Three savings, each undone when the forward is: weights do not require gradients (their graph would keep activations for nothing), the
-forward ends after the last site that the objective reads, and block checkpointing can be switched on where memory asks for it.
+Three savings, each undone when the forward is: weights do not require gradients (their graph would keep activations for nothing),
+the forward ends after the last site that the objective reads, and block checkpointing can be switched on where memory asks for
+it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["LiveAttention"]
 
 
-class _AllSeen(Exception):  # noqa: N818 - not an error: it ends a forward whose rest is not needed
-    """The last attention site that is read has been reached."""
+class _AllSeen(Exception):
+    """The last attention site that is read has been reached: no error, it ends a forward whose rest is not needed."""
 
 
 class LiveAttention:
@@ -53,14 +54,15 @@ class LiveAttention:
         for name, module in denoisers.items():
             if checkpointing and not getattr(module, "_supports_gradient_checkpointing", False):
                 raise BalanceError(
-                    f"expected a denoiser that can checkpoint its blocks, but {type(module).__name__} ({name}) has no gradient checkpointing; "
-                    "leave checkpointing out and balance fewer frames or a smaller picture instead."
+                    f"expected a denoiser that can checkpoint its blocks, but {type(module).__name__} ({name}) has no gradient "
+                    "checkpointing; leave checkpointing out and balance fewer frames or a smaller picture instead."
                 )
 
     def __call__(self, moment: Moment, latents: Tensor) -> list[list[AttentionCall]]:
         """Attention calls of every video, in execution order, on `latents` [video, ...].
 
-        Gradients are recorded if they are enabled and `latents` requires them. Use the calls inside `prepared`, backward pass included.
+        Gradients are recorded if they are enabled and `latents` requires them. Use the calls inside `prepared`, backward pass
+        included.
         """
         from vico_lens.tracer import observe
 
@@ -88,8 +90,9 @@ class LiveAttention:
             pass
         if not count:
             raise BalanceError(
-                f"expected attention of kind {' or '.join(self.flow.kinds)} at the layers asked for (layers={self.flow.layers!r}), got none in "
-                f"{moment.denoiser}; see `vico_lens.estimate(pipe, prompt)` for the sites it has."
+                f"expected attention of kind {' or '.join(self.flow.kinds)} at the layers asked for "
+                f"(layers={self.flow.layers!r}), got none in {moment.denoiser}; see `vico_lens.estimate(pipe, prompt)` for the "
+                "sites it has."
             )
         self._seen[key] = count
         return calls
@@ -111,7 +114,7 @@ class LiveAttention:
             for weight in trainable:
                 weight.requires_grad_(True)
             for block, enabled in blocks:
-                block.gradient_checkpointing = enabled  # type: ignore[assignment]
+                block.gradient_checkpointing = enabled
             for block, function in functions:
                 if function is None:
                     block.__dict__.pop("_gradient_checkpointing_func", None)

@@ -178,14 +178,15 @@ def balance(
     pipe : diffusers.DiffusionPipeline
         Any video pipeline that `vico_lens.trace` knows. Its call is not changed.
     concepts : sequence of str or Concept, or one such sequence a prompt, optional
-        Names are looked up in the prompt of the running call; by default its noun phrases. A prompt with fewer than two is left alone.
+        Names are looked up in the prompt of the running call; by default its noun phrases. A prompt with fewer than two is left
+        alone.
     objective : str or Objective, optional
         Name in `vico_lens.balancing.objectives`, or an instance with settings; the preset's by default.
     flow : str or Flow, optional
         The attribution method whose influences are balanced: any differentiable one; the preset's by default.
     preset : str or Preset
-        ``"default"``, ``"vico"`` (the published schedule, step and loss), ``"observe"`` (log influences, move nothing), ``"random"`` (the
-        default in a random direction, the null to compare with).
+        ``"default"``, ``"vico"`` (the published schedule, step and loss), ``"observe"`` (log influences, move nothing),
+        ``"random"`` (the default in a random direction, the null to compare with).
     step : StepRule, optional
         `FixedRms`, `Adam` or `RandomDirection`, in the place of the preset's.
     schedule : Schedule, optional

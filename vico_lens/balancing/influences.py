@@ -1,4 +1,6 @@
-"""Influence of concepts on the running video: live attention calls through the same methods that `vico_lens.attribute` applies."""
+"""Influence of concepts on the running video: live attention calls through the same methods that `vico_lens.attribute`
+applies.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Flow:
     options : mapping
         Its own options, and `rho` and `residual`.
     layers : str, int or sequence of them, optional
-        As in `vico_lens.attribute`: patterns on the module path or on the group name (``"*8x4x4"``), or places in the execution order.
+        As in `vico_lens.attribute`: patterns on the module path or on the group name (``"*8x4x4"``), or places in the execution
+        order.
     heads : int or sequence of int, optional
         Heads to average; all by default.
     grid : tuple of int, optional

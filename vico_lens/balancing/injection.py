@@ -1,12 +1,13 @@
 """Change the latents of a running stock pipeline, once a denoising step, before the denoiser sees them.
 
-A forward pre-hook on the denoiser is the one place that every diffusers video pipeline passes through at every step, step 0 included,
-whether or not it has callbacks. The update is written into the pipeline's own latent tensor, so whatever the sampling loop does with it
-later (guidance in two passes, scheduler step, conversion to a clean estimate) sees the moved latents. Nothing of diffusers is forked.
+A forward pre-hook on the denoiser is the one place that every diffusers video pipeline passes through at every step, step 0
+included, whether or not it has callbacks. The update is written into the pipeline's own latent tensor, so whatever the sampling
+loop does with it later (guidance in two passes, scheduler step, conversion to a clean estimate) sees the moved latents. Nothing
+of diffusers is forked.
 
-Three things would undo or leak an update, and are guarded here: a predictor-corrector scheduler recomputes the present latents from
-older ones (UniPC, SA); a second-order scheduler calls the denoiser twice a step; and a flow pipeline samples in the very tensor that the
-caller passed as ``latents=``.
+Three things would undo or leak an update, and are guarded here: a predictor-corrector scheduler recomputes the present latents
+from older ones (UniPC, SA); a second-order scheduler calls the denoiser twice a step; and a flow pipeline samples in the very
+tensor that the caller passed as ``latents=``.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
     denoisers : mapping of str to torch.nn.Module
         The pipeline's denoisers by component name.
     update : callable
-        Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is called.
+        Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is
+        called.
 
     Yields
     ------

@@ -1,9 +1,10 @@
 """The latents of a running pipeline, and how they become the denoiser's input.
 
 A stock pipeline keeps its latents in a local variable of ``__call__`` and hands the denoiser something made of them: repeated for
-guidance, scaled by the scheduler, joined with the channels of a mask or an image. To differentiate the denoiser with respect to the
-latents, and to rebuild its input after they moved, that relation must be known. It is not looked up by pipeline class: it is solved for
-on the first call of every denoising step and then verified number by number, so an unknown pipeline is an error and never a wrong video.
+guidance, scaled by the scheduler, joined with the channels of a mask or an image. To differentiate the denoiser with respect to
+the latents, and to rebuild its input after they moved, that relation must be known. It is not looked up by pipeline class: it is
+solved for on the first call of every denoising step and then verified number by number, so an unknown pipeline is an error and
+never a wrong video.
 """
 
 from __future__ import annotations
@@ -141,8 +142,8 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     repeat = model_input.shape[0] // latents.shape[0]
     if repeat > 2:
         raise BalanceError(
-            f"expected the batch of latents once or twice in the denoiser's input, found it {repeat} times ({what}): which rows are the "
-            "conditional ones is not known for this kind of guidance; switch it off."
+            f"expected the batch of latents once or twice in the denoiser's input, found it {repeat} times ({what}): which rows "
+            "are the conditional ones is not known for this kind of guidance; switch it off."
         )
     rows = torch.cat([latents] * repeat).float()
     if known.shape != rows.shape:
@@ -158,6 +159,7 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
 
 def _unknown(what: str) -> BalanceError:
     return BalanceError(
-        "expected the denoiser's input to be the pipeline's latents, repeated, scaled by one factor, perhaps with channels appended; "
-        f"found {what}, which are not related so. This pipeline's sampling loop cannot be balanced; please report its class."
+        "expected the denoiser's input to be the pipeline's latents, repeated, scaled by one factor, perhaps with channels "
+        f"appended; found {what}, which are not related so. This pipeline's sampling loop cannot be balanced; please report its "
+        "class."
     )

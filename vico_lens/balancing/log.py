@@ -66,9 +66,9 @@ def log_of(updates: Sequence[Update], attrs: dict[str, Any]) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Coordinates ``run, step, iteration, video, timestep (update)`` and ``concept``; variables ``loss, gradient_norm, latent_change,
-        applied_change, seconds, stop (update)`` and ``influence, share, strength (update, concept)``. A share is an influence over the
-        sum of all concepts'. Concepts that a prompt of the batch lacks are NaN.
+        Coordinates ``run, step, iteration, video, timestep (update)`` and ``concept``; variables ``loss, gradient_norm,
+        latent_change, applied_change, seconds, stop (update)`` and ``influence, share, strength (update, concept)``. A share is
+        an influence over the sum of all concepts'. Concepts that a prompt of the batch lacks are NaN.
 
     Examples
     --------

@@ -170,8 +170,8 @@ class Variance:
 class Equal:
     """Divergence of the concepts' shares from target shares, ``sum_i t_i log(t_i / s_i)`` in nats.
 
-    A share ``s_i`` is concept i's influence summed over the video, over that of all concepts. It has a gradient at every position, where
-    `Weakest` has one around a single point.
+    A share ``s_i`` is concept i's influence summed over the video, over that of all concepts. It has a gradient at every
+    position, where `Weakest` has one around a single point.
 
     Parameters
     ----------
@@ -209,8 +209,8 @@ class Equal:
 class AttendAndExcite:
     """The loss of Attend-and-Excite (arXiv:2301.13826) on video: cross-attention only, every frame an image of its own.
 
-    ``A_i`` is the mean over frames of the highest value in the frame of concept i's cross-attention, after the softmax over content
-    tokens and smoothing over y and x; the loss is ``max_i (1 - A_i)``.
+    ``A_i`` is the mean over frames of the highest value in the frame of concept i's cross-attention, after the softmax over
+    content tokens and smoothing over y and x; the loss is ``max_i (1 - A_i)``.
 
     Parameters
     ----------

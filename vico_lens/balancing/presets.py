@@ -1,8 +1,8 @@
 """Named settings of the whole update: step rule, schedule, objective, flow and its options.
 
-``vico`` is what the released code does (arXiv:2407.06182 and its defaults, at 50 steps exactly so; other lengths in proportion), with
-its arithmetic in float32. ``default`` is ours, chosen by measurement on the bundled world. ``observe`` moves nothing and logs the
-influences, ``random`` is ``default`` in a random direction.
+``vico`` is what the released code does (arXiv:2407.06182 and its defaults, at 50 steps exactly so; other lengths in proportion),
+with its arithmetic in float32. ``default`` is ours, chosen by measurement on the bundled world. ``observe`` moves nothing and
+logs the influences, ``random`` is ``default`` in a random direction.
 """
 
 from __future__ import annotations

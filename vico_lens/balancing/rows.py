@@ -1,8 +1,8 @@
 """The conditional rows of a denoiser call that carries both guidance branches in one batch.
 
-Guidance by batch doubles every argument. An update needs the conditional half only, so the other half would be paid for nothing. Which
-arguments have a batch axis is seen from their first size; tables of positions (rotary embeddings) have none, whatever their size, and
-are known by name.
+Guidance by batch doubles every argument. An update needs the conditional half only, so the other half would be paid for nothing.
+Which arguments have a batch axis is seen from their first size; tables of positions (rotary embeddings) have none, whatever their
+size, and are known by name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When to move the latents: which denoising steps, how often in each, and when to stop.
 
-Layout is settled in the first steps of sampling and texture in the last, so updates come early. Every rule that ends an update early has
-a name that appears in the log, so that a reader can tell "it was good enough" from "it ran out of budget".
+Layout is settled in the first steps of sampling and texture in the last, so updates come early. Every rule that ends an update
+early has a name that appears in the log, so that a reader can tell "it was good enough" from "it ran out of budget".
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Schedule:
         Steps with their own iterations and threshold.
     cost_cap : float or None
         Whole cost at most this many times the plain call's, counted in denoiser forwards of one row: an update is taken as two
-        (forward, and backward to the latents only), a plain step as one for each guidance branch. An update that would go over it is
-        left out.
+        (forward, and backward to the latents only), a plain step as one for each guidance branch. An update that would go over it
+        is left out.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """How far to move the latents along a gradient: step rules.
 
-The published rule is Adam, re-created at every denoising step. Its first step moves every number by the learning rate whatever the
-gradient says, and in float16 its second moment underflows and the move becomes a discontinuous function of the gradient. So the default
-here is a step whose root mean square is fixed, in the units in which the denoiser sees its input; Adam is offered in float32.
+The published rule is Adam, re-created at every denoising step. Its first step moves every number by the learning rate whatever
+the gradient says, and in float16 its second moment underflows and the move becomes a discontinuous function of the gradient. So
+the default here is a step whose root mean square is fixed, in the units in which the denoiser sees its input; Adam is offered in
+float32.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class StepRule(Protocol):
     """Turns gradients into moves."""
 
     def start(self, step: int, steps: int) -> Move:
-        """Begin a denoising step (number `step` of `steps`); returns a function from gradient [video, ...] to the change of latents."""
+        """Begin a denoising step (number `step` of `steps`); returns a function from gradient [video, ...] to the change of
+        latents.
+        """
         ...
 
 

@@ -123,7 +123,9 @@ class Updater:
         return latents if moved else None
 
     def _words_of(self, moment: Moment, calls: Sequence[Sequence[AttentionCall]]) -> list[Words]:
-        """Words of every video, looked up once a sampling pass: only live attention says how many text tokens the denoiser sees."""
+        """Words of every video, looked up once a sampling pass: only live attention says how many text tokens the denoiser
+        sees.
+        """
         if moment.run not in self._words:
             self._words[moment.run] = self.find_words(moment, max(call.site.tokens for row in calls for call in row))
         return self._words[moment.run]
@@ -137,8 +139,9 @@ class Updater:
         loss = float(verdict.loss)
         if loss != loss:
             raise BalanceError(
-                f"expected a finite objective, got NaN at denoising step {moment.step}, iteration {iteration}, video {video}; the attention or "
-                "the latents have overflowed: run the denoiser in float32 or bfloat16, or lower the size of the update."
+                f"expected a finite objective, got NaN at denoising step {moment.step}, iteration {iteration}, video {video}; "
+                "the attention or the latents have overflowed: run the denoiser in float32 or bfloat16, or lower the size of "
+                "the update."
             )
         return Update(
             run=moment.run,
@@ -180,9 +183,11 @@ class Updater:
     def _no_gradient(self, moment: Moment, what: str, videos: list[int]) -> BalanceError:
         name = type(self.objective).__name__
         return BalanceError(
-            f"expected a finite gradient of {name} over {self.attention.flow.method} that is not zero, but {what} (denoising step {moment.step}, "
-            f"videos {videos}). A saturated flow (max_flow over many layers), a padded-out concept or overflowing attention does this; "
-            "choose another flow or objective, check the concepts' tokens, or run the denoiser in a wider precision."
+            f"expected a finite gradient of {name} over {self.attention.flow.method} that is not zero, but {what} "
+            f"(denoising step {moment.step}, videos {videos}). A saturated flow (max_flow over many layers), a padded-out "
+            "concept or "
+            "overflowing attention does this; choose another flow or objective, check the concepts' tokens, or run the denoiser "
+            "in a wider precision."
         )
 
     def _leave_alone(self, moment: Moment) -> None:

@@ -57,7 +57,9 @@ def words_without_prompt(concepts: Sequence[str | Concept] | None) -> Words:
     known = [concept for concept in concepts or () if isinstance(concept, Concept)]
     if not known or len(known) < len(concepts or ()):
         raise ConceptError(
-            "expected a prompt in the pipeline call, or concepts with their tokens where it is given embeddings; got embeddings and "
-            f"concepts={list(map(str, concepts or ()))}. Pass Concept(name, tokens, span) objects, counting tokens from the first embedding."
+            "expected a prompt in the pipeline call, or concepts with their tokens where it is given embeddings; got "
+            f"embeddings and concepts={list(map(str, concepts or ()))}. Pass Concept(name, tokens, span) objects, counting "
+            "tokens "
+            "from the first embedding."
         )
     return Words(tuple(known), tuple(sorted({token for concept in known for token in concept.tokens})))
