@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vico_lens.tinyworld.codec import CHANNELS, PatchCode
+from vico_lens.tinyworld.codec import CHANNELS
 from vico_lens.tinyworld.vocabulary import SIDE
 
 if TYPE_CHECKING:
@@ -46,15 +46,13 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def train_autoencoder(code: PatchCode, latents: Tensor, frames: Tensor, *, seed: int, log: Path | None = None) -> AutoencoderKL:
+def train_autoencoder(latents: Tensor, frames: Tensor, *, seed: int, log: Path | None = None) -> AutoencoderKL:
     """Train encoder and decoder against the code.
 
     Parameters
     ----------
-    code : PatchCode
-        The target code.
     latents : Tensor
-        Codes ``[frame, channel, y, x]`` of `frames`.
+        Codes ``[frame, channel, y, x]`` of `frames`, the encoder's target and the decoder's input.
     frames : Tensor
         uint8 ``[frame, rgb, row, column]``.
     seed : int

@@ -25,7 +25,7 @@ from vico_lens.tinyworld.vocabulary import COLOURS, MOTIONS, RELATIONS, SHAPES, 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-__all__ = ["KINDS", "TrainingData", "make_training_data", "sample_training_prompt"]
+__all__ = ["KINDS", "TrainingData", "make_training_data", "make_training_frames", "sample_training_prompt"]
 
 KINDS = ("one", "two", "three", "relation")
 _OBJECTS = {"one": 1, "two": 2, "three": 3, "relation": 2}
@@ -108,6 +108,12 @@ def make_training_data(counts: dict[str, int], tokenizer: CLIPTokenizer, *, seed
     captions, means = _mean_clips(prompts, stacked)
     ids = tokenizer([*map(str, prompts), ""], padding="max_length", return_tensors="pt").input_ids
     return TrainingData(code, stacked, ids[:-1], ids[-1], torch.tensor(kinds), captions, means, tuple(prompts))
+
+
+def make_training_frames(rng: np.random.Generator, clips: int = 600) -> Tensor:
+    """Return uint8 frames ``[frame, rgb, row, column]`` of ``4 * clips`` clips, most of them with several objects."""
+    frames = torch.cat([_draw(kind, rng)[1] for kind in ("one", "two", "two", "three") for _ in range(clips)])
+    return (frames * 255).round().to(torch.uint8)
 
 
 def _draw(kind: str, rng: np.random.Generator) -> tuple[TinyPrompt, Tensor]:
