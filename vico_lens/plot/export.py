@@ -75,12 +75,12 @@ def filmstrip(frames: Frames, *, columns: int | None = None, gap: int = 4) -> np
     return sheet
 
 
-def mp4_bytes(video: Any, fps: float = 8.0, *, scale: int | None = None) -> bytes:
-    """Encode as `save_mp4` does and return the file's bytes (the report carries them inside its page)."""
+def mp4_bytes(video: Any, fps: float = 8.0, *, scale: int | None = None, crf: int = 14) -> bytes:
+    """Encode as `save_mp4` does and return the file's bytes; a higher `crf` (up to 51) is smaller and coarser."""
     frames = _prepared(video, fps, scale)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "video.mp4"
-        _encode_mp4(frames, place, fps)
+        _encode_mp4(frames, place, fps, crf)
         return place.read_bytes()
 
 
@@ -118,7 +118,7 @@ def _whole(path: str | os.PathLike[str], ending: str, write: Callable[[Path], No
     return place
 
 
-def _encode_mp4(frames: Frames, place: Path, fps: float) -> None:
+def _encode_mp4(frames: Frames, place: Path, fps: float, crf: int = 14) -> None:
     import imageio_ffmpeg
 
     odd_rows, odd_columns = frames.shape[1] % 2, frames.shape[2] % 2  # 4:2:0 video has even sides only
@@ -132,7 +132,7 @@ def _encode_mp4(frames: Frames, place: Path, fps: float) -> None:
         pix_fmt_out="yuv420p",
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=["-crf", "14", "-preset", "slow", "-tune", "animation", "-movflags", "+faststart", "-threads", "1"],
+        output_params=["-crf", str(crf), "-preset", "slow", "-tune", "animation", "-movflags", "+faststart", "-threads", "1"],
     )
     writer.send(None)
     try:

@@ -84,8 +84,7 @@ def influence(
     when = f"denoising step {step}" if step is not None else "mean over denoising steps" if "step" in influence.dims else ""
     drawn = ", ".join(part for part in (method, when) if part)
     note = (f"{drawn[0].upper()}{drawn[1:]}. " if drawn else "") + _scale_note(scale, video is not None)
-    finish(fig, _finding(names, numbers["share"].values), note, theme=theme, height=250, top=26)
-    return fig.update_layout(margin_b=80, height=fig.layout.height + 68)
+    return finish(fig, _finding(names, numbers["share"].values), note, theme=theme, height=250, top=26, bottom=80)
 
 
 def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
@@ -144,8 +143,7 @@ def method_maps(
         finding = f"{leaders.count(top)} of {len(rows)} methods see {quoted(top)} in the lead; "
         finding += f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
     note = "Percentages: share of the influence. More opaque = more influence, each method on its own scale."
-    finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26)
-    return fig.update_layout(margin_b=80, margin_l=36, height=fig.layout.height + 68)
+    return finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26, bottom=80, left=36)
 
 
 def side_by_side(
@@ -180,8 +178,7 @@ def side_by_side(
     weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
     first, last = (percent(float(share[weak])) for share in shares)
     finding = f"{quoted(names[weak])}: {first} of the influence before, {last} after"
-    finish(fig, finding, _scale_note("shared", videos is not None), theme=theme, height=430, top=26)
-    return fig.update_layout(margin_b=80, margin_l=36, height=fig.layout.height + 68)
+    return finish(fig, finding, _scale_note("shared", videos is not None), theme=theme, height=430, top=26, bottom=80, left=36)
 
 
 def _row(label: str, numbers: xr.Dataset, scale: Scale, frames: Frames | None) -> MapRow:

@@ -19,9 +19,10 @@ from vico_lens.plot.theme import Theme, new_figure
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["MapRow", "add_player", "panel_grid", "png_uri"]
+__all__ = ["MapRow", "add_player", "panel_grid", "picture_uri"]
 
 _SHARP = 160  # rows below which a picture is enlarged before it is drawn: plotly and browsers blur small images
+_LARGE = 240  # rows above which it is made smaller: a panel has no more pixels, and every animation frame carries its pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def panel_grid(
     colours: Mapping[str, str],
     *,
     film: bool = True,
+    most: int = 48,
     fps: float = 8.0,
     theme: Theme = "light",
 ) -> Figure:
@@ -56,6 +58,8 @@ def panel_grid(
         Colour of each concept.
     film : bool
         Whether the first column shows the video, if there is one; it lies in grey under the maps either way.
+    most : int
+        Frames shown at most, evenly spread; every frame carries its pictures, and a page has to stay small.
     """
     from plotly.subplots import make_subplots
 
@@ -77,13 +81,17 @@ def panel_grid(
             middle = sum(fig.layout[f"yaxis{_tail(r * across)}"].domain) / 2
             at = {"x": 0, "y": middle, "xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "middle", "xshift": -8}
             fig.add_annotation(text=row.label, textangle=-90, showarrow=False, font_size=13, **at)
+    fig.update_layout(meta={"grid": [len(rows), across]})
     count = max(len(row.frames) if row.frames is not None else row.maps.sizes["frame"] for row in rows)
+    shown = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
     moments = [
         [trace for r, row in enumerate(rows) for trace in _row_traces(row, names, colours, t / count, r * across, filmed)]
-        for t in range(count)
+        for t in shown
     ]
     fig.add_traces(moments[0])
-    fig.frames = [{"name": str(t), "data": moment, "traces": list(range(len(moment)))} for t, moment in enumerate(moments)]
+    fig.frames = [
+        {"name": str(t), "data": moment, "traces": list(range(len(moment)))} for t, moment in zip(shown, moments, strict=True)
+    ]
     for r, row in enumerate(rows):
         height, width = row.maps.sizes["y"], row.maps.sizes["x"]
         for c in range(across):
@@ -95,21 +103,27 @@ def panel_grid(
                     f"yaxis{tail}": {**hidden, "range": [height - 0.5, -0.5], "scaleanchor": f"x{tail}"},
                 }
             )
-    add_player(fig, count, fps, drop=0.1 / len(rows))
+    add_player(fig, shown, fps * len(shown) / count, drop=0.1 / len(rows))
     return fig
 
 
-def png_uri(image: NDArray[np.uint8]) -> str:
-    """Encode one image (``row column channel``) as a PNG data address; no file, no network."""
+def picture_uri(image: NDArray[np.uint8]) -> str:
+    """Encode one image (``row column channel``) as a data address; no file, no network. Large ones are reduced and lossy."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture, form = Image.fromarray(image), "png"
+    if image.shape[0] > _LARGE:
+        picture, form = (
+            picture.resize((round(image.shape[1] * _LARGE / image.shape[0]), _LARGE), Image.Resampling.LANCZOS),
+            "jpeg",
+        )
+    picture.save(buffer, format=form, optimize=True, **({"quality": 82} if form == "jpeg" else {}))
+    return f"data:image/{form};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def add_player(fig: Figure, frames: int, fps: float, *, drop: float = 0.06) -> None:
-    """Add play, pause and a slider for animation frames named ``"0"`` to ``frames - 1``, `drop` below the plot."""
+def add_player(fig: Figure, frames: Sequence[int], fps: float, *, drop: float = 0.06) -> None:
+    """Add play, pause and a slider for animation frames named by the numbers in `frames`, `drop` below the plot."""
     still = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     run = {
         "mode": "immediate",
@@ -121,7 +135,7 @@ def add_player(fig: Figure, frames: int, fps: float, *, drop: float = 0.06) -> N
         {"label": "▶", "method": "animate", "args": [None, run]},
         {"label": "❚❚", "method": "animate", "args": [[None], still]},
     ]
-    steps = [{"label": str(t), "value": str(t), "method": "animate", "args": [[str(t)], still]} for t in range(frames)]
+    steps = [{"label": str(t), "value": str(t), "method": "animate", "args": [[str(t)], still]} for t in frames]
     fig.update_layout(
         updatemenus=[
             {
@@ -165,9 +179,10 @@ def _row_traces(
     traces: list[dict[str, Any]] = []
     if row.frames is not None:
         shown = row.frames[int(when * len(row.frames) + 1e-9)][None]
-        shown = enlarge(shown, max(1, -(-_SHARP // shown.shape[1])))
-        pictures = ([png_uri(shown[0])] if filmed else []) + [png_uri(grey(shown)[0])] * len(names)
-        dx, dy = width / shown.shape[2], height / shown.shape[1]
+        shown = enlarge(shown, -(-_SHARP // shown.shape[1])) if shown.shape[1] < _SHARP else shown
+        pictures = ([picture_uri(shown[0])] if filmed else []) + [picture_uri(grey(shown)[0])] * len(names)
+        reduce = min(1.0, _LARGE / shown.shape[1])  # as picture_uri does
+        dx, dy = width / round(shown.shape[2] * reduce), height / round(shown.shape[1] * reduce)
         for column, source in enumerate(pictures):
             tail = _tail(place + column)
             at = {"dx": dx, "dy": dy, "x0": (dx - 1) / 2, "y0": (dy - 1) / 2, "xaxis": f"x{tail}", "yaxis": f"y{tail}"}

@@ -110,7 +110,7 @@ def temporal_matrix(
         hovertemplate="frame %{y} looks at frame %{x}: %{z:.1%}<extra></extra>",
     )
     ticks = {"showgrid": False, "tickmode": "linear", "dtick": max(1, -(-len(matrix) // 12)), "constrain": "domain"}
-    fig.update_xaxes(title_text="frame looked at (key)", **ticks)
+    fig.update_xaxes(title_text="frame looked at (key)", constraintoward="left", **ticks)
     fig.update_yaxes(title_text="frame looking (query)", autorange="reversed", scaleanchor="x", **ticks)
     own, even, reach = (matrix.attrs[key] for key in ("own", "even", "reach"))
     finding = f"A frame gives {percent(own)} of its temporal attention to itself (even would be {percent(even)})"

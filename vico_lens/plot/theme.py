@@ -40,7 +40,7 @@ def template(theme: Theme = "light") -> dict[str, Any]:
     axis = {
         "gridcolor": ink["rule"],
         "linecolor": ink["rule"],
-        "zerolinecolor": ink["rule"],
+        "zeroline": False,
         "tickcolor": ink["rule"],
         "tickfont": {"color": ink["muted"], "size": 12},
         "title": {"font": {"color": ink["muted"], "size": 13}, "standoff": 8},
@@ -59,7 +59,7 @@ def template(theme: Theme = "light") -> dict[str, Any]:
         "paper_bgcolor": ink["paper"],
         "plot_bgcolor": ink["paper"],
         "colorway": list(PALETTE.values()),
-        "xaxis": {**axis, "zeroline": False},
+        "xaxis": axis,
         "yaxis": axis,
         "legend": {"font": {"color": ink["ink"]}, "bgcolor": "rgba(0,0,0,0)"},
         "hoverlabel": {
@@ -97,7 +97,17 @@ def new_figure(theme: Theme = "light", **layout: Any) -> Figure:
     return go.Figure(layout={"template": template(theme), **layout})
 
 
-def finish(fig: Figure, finding: str, note: str = "", *, theme: Theme = "light", height: int = 420, top: int = 0) -> Figure:
+def finish(
+    fig: Figure,
+    finding: str,
+    note: str = "",
+    *,
+    theme: Theme = "light",
+    height: int = 420,
+    top: int = 0,
+    bottom: int = 12,
+    left: int = 12,
+) -> Figure:
     """Set the title, the note under it and the margins that both need; return `fig`.
 
     Parameters
@@ -110,21 +120,21 @@ def finish(fig: Figure, finding: str, note: str = "", *, theme: Theme = "light",
         What is drawn, in which unit, from which data.
     height : int
         Height of the plotting part, in pixels; the title's lines come on top.
-    top : int
-        Extra room between title and plot, in pixels (panel titles).
+    top, bottom, left : int
+        Extra room in pixels: between title and plot (panel titles), below it (sliders), beside it (row labels).
 
-    The two sentences are kept in ``layout.meta`` too, where a page finds them to set them as its own text.
+    The sentences and sizes are kept in ``layout.meta`` too, where a page finds them to set the sentences as its own text.
     """
     title, under = wrapped(finding, 58), wrapped(note, 84) if note else []
     head = 18 + 23 * len(title) + 18 * len(under) + 10
     text = f"<b>{'<br>'.join(title)}</b>"
     if under:
         text += f"<br><span style='font-size:13px;color:{INK[theme]['muted']}'>{'<br>'.join(under)}</span>"
-    total = height + head + top
+    total = head + top + height + bottom
     fig.update_layout(
         title={"text": text, "y": 1 - 16 / total, "yref": "container"},
         height=total,
-        margin={"l": 12, "r": 16, "t": head + top, "b": 12},
-        meta={"finding": finding, "note": note, "height": height, "top": top},
+        margin={"l": left, "r": 16, "t": head + top, "b": bottom},
+        meta={**(fig.layout.meta or {}), "finding": finding, "note": note, "height": height, "top": top, "bottom": bottom},
     )
     return fig

@@ -1,0 +1,171 @@
+"""One HTML file that tells a run's story: opens offline, prints, and carries its videos, figures, numbers and origin inside.
+
+The page declares a content policy that allows no network address at all and only the two scripts whose hashes it names. A
+string from a prompt that got past the escaping could therefore still not run, and nobody who opens the file is reported
+anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from vico_lens.errors import InputError
+from vico_lens.report.markup import Markup, el, join
+from vico_lens.report.media import Figures
+from vico_lens.report.outcome import Outcome
+from vico_lens.report.sections import Material, body
+from vico_lens.report.story import Run, Story
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+__all__ = ["LIMIT", "build_report"]
+
+LIMIT = 8_000_000
+"""Bytes a report may have: what mail servers and chat programs still pass on."""
+
+
+def build_report(
+    path: str | os.PathLike[str],
+    *,
+    prompt: str,
+    before: Outcome,
+    after: Outcome | None = None,
+    log: xr.Dataset | None = None,
+    temporal: xr.DataArray | None = None,
+    methods: Mapping[str, xr.DataArray] | None = None,
+    comparison: xr.Dataset | None = None,
+    faithfulness: xr.Dataset | None = None,
+    flow: xr.Dataset | xr.DataArray | None = None,
+    graph: nx.DiGraph | Mapping[str, nx.DiGraph] | None = None,
+    reliability: Sequence[Mapping[str, Any]] | None = None,
+    objects: Sequence[Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    command: str = "",
+    fps: float = 8.0,
+    method: str | None = None,
+) -> Path:
+    """Write the report of one run, or of a plain and a balanced run, as one HTML file.
+
+    Parameters
+    ----------
+    path : path
+        The file, ending in ``.html``; it appears whole or not at all.
+    prompt : str
+        What was asked for.
+    before, after : Outcome
+        The plain run, and the balanced one if there is one.
+    log : Dataset, optional
+        ``balance.log``.
+    temporal : DataArray, optional
+        ``frame key_frame``, see `vico_lens.plot.temporal_matrix_numbers`.
+    methods : mapping, optional
+        Influence by other methods on the plain run, by name.
+    comparison, faithfulness : Dataset, optional
+        What `vico_lens.compare` found: ``agreement(method, other_method)``, and scores over ``method``.
+    flow : Dataset or DataArray, optional
+        Exact flow by concept with its certificate.
+    graph : nx.DiGraph or mapping, optional
+        Flow graph for the Sankey diagram, see `vico_lens.plot.sankey`.
+    reliability : sequence of mappings, optional
+        How often such prompts come out right: rows ``{"label", "successes", "trials"[, "group"]}``.
+    objects : sequence, optional
+        What was asked for, object by object: mappings or dataclasses with ``shape``, ``colour``, ``motion``.
+    provenance : mapping, optional
+        Attributes of the trace.
+    command : str
+        Command that makes this report again.
+    fps : float
+        Frames a second of the videos.
+    method : str, optional
+        Attribution method; read from the influence when None.
+
+    Returns
+    -------
+    Path
+        Where the report lies.
+
+    Raises
+    ------
+    InputError
+        If an input is not usable, the folder is missing or cannot be written, or the page would be larger than `LIMIT`.
+    """
+    place = Path(path)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"expected a file name ending in .html, got {place.name!r}.")
+    if not place.parent.is_dir():
+        raise InputError(f"the folder {str(place.parent)!r} does not exist; make it first.")
+    first, second = Run.of(before), None if after is None else Run.of(after)
+    story = Story(prompt, first, second, reliability)
+    if second is not None and list(second.shares["concept"].values) != list(first.shares["concept"].values):
+        raise InputError(
+            f"both runs must have the concepts {story.names}, the balanced one has {second.shares['concept'].values.tolist()}."
+        )
+    material = Material(
+        log=log,
+        temporal=temporal,
+        methods=methods or {},
+        comparison=comparison,
+        faithfulness=faithfulness,
+        flow=flow,
+        graph=graph,
+        objects=objects,
+        provenance=dict(provenance or {}),
+        command=command,
+        fps=fps,
+        method=str(method or before.influence.attrs.get("method", "") or before.influence.name or "").replace("_", " "),
+    )
+    page = _page(story, material).encode()
+    if len(page) > LIMIT:
+        raise InputError(
+            f"this report would take {len(page) / 1e6:.1f} MB, the limit is {LIMIT / 1e6:.0f} MB; "
+            "give fewer methods, a shorter video or fewer concepts."
+        )
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        partial.write_bytes(page)
+        os.replace(partial, place)
+    except OSError as error:
+        raise InputError(f"cannot write {str(place)!r}: {error.strerror or error}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return place
+
+
+def _page(story: Story, material: Material) -> str:
+    figures = Figures()
+    content = body(story, material, figures)
+    scripts = []
+    if len(figures):
+        from plotly.offline import get_plotlyjs
+
+        # A closing tag inside a string of the library would end the element early; an escaped slash means the same to JavaScript.
+        scripts = [re.sub(r"</(?=script)", r"<\\/", code, flags=re.IGNORECASE) for code in (get_plotlyjs(),)]
+    scripts.append(files("vico_lens.report").joinpath("page.js").read_text("utf-8"))
+    style = files("vico_lens.report").joinpath("style.css").read_text("utf-8")
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; media-src data:; "
+        "style-src 'unsafe-inline'; script-src "
+        + " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in scripts)
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="generator", content="vico-lens"),
+        el("title", story.title()),
+        el("style", Markup(style)),
+    )
+    code = [el("script", Markup(text)) for text in scripts]
+    return f"<!doctype html>\n{el('html', head, el('body', content, figures.blocks(), join(code)), lang='en')}\n"
