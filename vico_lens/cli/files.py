@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vico_lens.errors import InputError, StoreError
 
-__all__ = ["check_input", "check_output", "staged"]
+__all__ = ["bytes_on_disk", "check_input", "check_output", "entries_of_trace", "staged"]
 
 
 def check_input(path: Path, what: str) -> Path:
@@ -31,6 +31,16 @@ def check_input(path: Path, what: str) -> Path:
             f"expected {what} at {str(path)!r}, which does not exist: check the path (working folder: {Path.cwd()})."
         )
     return path
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def entries_of_trace(path: Path) -> list[str]:
+    """What a folder holds if it is a Zarr store, which may be replaced as a whole; nothing if it is any other folder."""
+    return [entry.name for entry in path.iterdir()] if (path / "zarr.json").is_file() else []
 
 
 def check_output(path: Path, *, overwrite: bool, holds: Collection[str] = ()) -> None:

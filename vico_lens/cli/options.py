@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "Concepts", "Device", "Guidance", "Model", "Overwrite", "Seed", "Steps", "TracePath"]
+from vico_lens.cli.sampling import assignments
+
+__all__ = [
+    "AsJson",
+    "CallOptions",
+    "Concepts",
+    "Device",
+    "Guidance",
+    "MethodOptions",
+    "Model",
+    "Overwrite",
+    "Prompt",
+    "Seed",
+    "Steps",
+    "TracePath",
+    "call_of",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
@@ -24,3 +40,20 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the starting noise.")
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps. Default: the pipeline's own.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale. Default: the pipeline's own.")]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the video should show.")]
+CallOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--call", metavar="NAME=VALUE", help="Any other argument of the pipeline call, as in num_frames=16; repeatable."
+    ),
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the method, as in kind=hard or tau=0.01; repeatable."),
+]
+
+
+def call_of(steps: int | None, guidance: float | None, call: list[str] | None) -> dict[str, Any]:
+    """Arguments of the pipeline call; what is not named keeps the pipeline's own default."""
+    named = {"num_inference_steps": steps, "guidance_scale": guidance}
+    return {name: value for name, value in named.items() if value is not None} | assignments(call)

@@ -1,0 +1,142 @@
+"""From the words of a command line to one call of a pipeline: the prompt is checked, the model loaded, the video sampled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vico_lens.errors import InputError
+
+__all__ = ["Request", "assignments", "check_prompt", "quiet_pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to sample, with which model.
+
+    Attributes
+    ----------
+    prompt : str
+        The text.
+    model : str or None
+        Folder or id of a diffusers pipeline; None for the bundled model.
+    seed : int
+        Seed of the starting noise.
+    call : mapping
+        Further arguments of the pipeline call.
+    device : str
+        Where the model runs.
+    """
+
+    prompt: str
+    model: str | None = None
+    seed: int = 0
+    call: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the bundled model is asked for."""
+        return self.model is None
+
+    def load(self) -> Any:
+        """Check the prompt, then load the pipeline, with the libraries' own chatter turned off.
+
+        Raises
+        ------
+        InputError
+            If the prompt is empty, or the bundled model does not know one of its words.
+        ModelError
+            If there is no such model.
+        """
+        check_prompt(self.prompt, bundled=self.bundled)
+        return quiet_pipeline(self.model, self.device)
+
+    def sample(self, pipe: Any, label: str) -> np.ndarray:
+        """Call the pipeline once, with a progress bar named `label` where a person is watching.
+
+        Returns
+        -------
+        ndarray
+            The video, uint8 ``(frame, row, column, channel)``.
+        """
+        import torch
+
+        from vico_lens.video import to_rgb
+
+        # disable=None: tqdm draws the bar on a terminal only, so that logs stay readable.
+        pipe.set_progress_bar_config(desc=label, leave=False, file=sys.stderr, disable=None)
+        generator = torch.Generator().manual_seed(self.seed)
+        return to_rgb(pipe(self.prompt, generator=generator, **self.call).frames)
+
+
+def quiet_pipeline(model: str | None = None, device: str = "cpu") -> Any:
+    """Load a pipeline (the bundled one for None) with the chatter of the libraries turned off.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    import vico_lens as vl
+
+    for chatter in (diffusers_logging, transformers_logging):
+        chatter.set_verbosity_error()
+        chatter.disable_progress_bar()
+    pipe = vl.load_pipeline(model) if model else vl.load_pipeline()
+    return pipe if device == "cpu" else pipe.to(device)
+
+
+def check_prompt(prompt: str, *, bundled: bool) -> None:
+    """Refuse an empty prompt, and for the bundled model one with words it has never seen.
+
+    Raises
+    ------
+    InputError
+        With the words that are unknown and those that are known.
+    """
+    if not prompt.strip():
+        raise InputError("the prompt is empty: say what the video should show, as in 'a red circle moving right'.")
+    if not bundled:
+        return
+    from vico_lens.tinyworld.vocabulary import WORDS
+
+    unknown = [word for word in dict.fromkeys(prompt.split()) if word not in WORDS]
+    if unknown:
+        raise InputError(
+            f"the bundled model has never seen {', '.join(map(repr, unknown))}; its words are {', '.join(sorted(WORDS))}. "
+            "For other prompts name a model: --model FOLDER_OR_ID."
+        )
+
+
+def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` options; a value is JSON where it can be, else text.
+
+    Raises
+    ------
+    InputError
+        If a pair has no ``=``, or its name is no name.
+
+    Examples
+    --------
+    >>> assignments(["num_frames=16", "kind=hard", "tau=1e-3"])
+    {'num_frames': 16, 'kind': 'hard', 'tau': 0.001}
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"expected NAME=VALUE, got {pair!r}: write it as in num_frames=16.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
