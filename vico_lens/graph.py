@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vico_lens.attribution.facade import Concepts, resolve_concepts
 from vico_lens.attribution.max_flow import Sink, certificate_of, shaped, sink_dims, sinks_of
-from vico_lens.attribution.trace_stages import GridChoice, Layers, matches, stages_from_trace
+from vico_lens.attribution.trace_stages import GridChoice, Layers, matches, stages_from_trace, text_coordinate
 from vico_lens.errors import InputError
 from vico_lens.kernels.layered import Block, LayeredGraph
 from vico_lens.kernels.maxflow import max_flow
@@ -82,8 +82,7 @@ class AttentionGraph:
     ) -> AttentionGraph:
         """Build the graph of one step of a trace; parameters and errors as in `vico_lens.attribute`."""
         stages = stages_from_trace(tree, step, layers=layers, heads=heads, grid=grid or "finest", branch=branch, prompt=prompt)
-        texts = np.asarray(tree.coords["token_text"].values)
-        texts = texts[prompt or 0] if texts.ndim == 2 else texts
+        texts = text_coordinate(tree, "token_text", prompt)
         return cls.from_stages(stages, tuple(str(text) for text in texts), rho=rho, residual=residual, tree=tree, step=step)
 
     @classmethod

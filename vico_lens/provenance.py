@@ -1,4 +1,6 @@
-"""What made a trace: the model and a hash of its weights, the prompt, the settings of the call, and the versions of everything."""
+"""What made a trace: the model and a hash of its weights, the prompt, the settings of the call, and the versions of
+everything.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +57,11 @@ def provenance(pipe: Any, watch: Watch, call: RunningCall | None, capture: Captu
                 "seed": None if not call.seeds else call.seeds[0] if len(call.seeds) == 1 else call.seeds,
                 "steps": None if call.timesteps is None else len(call.timesteps),
                 "videos_per_prompt": call.videos_per_prompt,
+                # what a repeated run needs beside the prompt and the seed
+                **{
+                    size: call.locals.get(size)
+                    for size in ("height", "width", "num_frames", "video_length", "max_sequence_length")
+                },
             }.items()
             if value is not None
         }
@@ -81,8 +88,8 @@ def versions() -> dict[str, str]:
 def weights_hash(modules: dict[str, nn.Module]) -> str:
     """Return a hash of the weights of modules.
 
-    Up to 64 million elements every one counts. Above that 1024 evenly spaced elements of each tensor do: reading 14 billion would take
-    longer than the trace, and training changes all of them anyway.
+    Up to 64 million elements every one counts. Above that 1024 evenly spaced elements of each tensor do: reading 14 billion would
+    take longer than the trace, and training changes all of them anyway.
 
     Returns
     -------

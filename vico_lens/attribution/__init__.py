@@ -6,7 +6,7 @@ package registers the built-in methods; captum and diffusers are imported only w
 
 from __future__ import annotations
 
-from vico_lens.attribution import cross_attention, max_flow, rollout, subgraph_flow, widest_path
+from vico_lens.attribution import captum_methods, cross_attention, leave_one_out, max_flow, rollout, subgraph_flow, widest_path
 from vico_lens.attribution.base import Answer, Method, Problem, influence_of_stages, methods, register_method
 from vico_lens.attribution.facade import DEFAULT_METHOD, attribute
 from vico_lens.attribution.trace_stages import stages_from_trace
@@ -17,8 +17,10 @@ __all__ = [
     "Method",
     "Problem",
     "attribute",
+    "captum_methods",
     "cross_attention",
     "influence_of_stages",
+    "leave_one_out",
     "max_flow",
     "methods",
     "register_method",

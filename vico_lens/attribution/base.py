@@ -44,8 +44,8 @@ class Problem:
         Concept names.
     steps : tuple of int
         The step of `stages`; for a method that needs the pipeline, all steps asked for.
-    tree, pipe : optional
-        The trace and the pipeline, for methods that go back to the model.
+    tree, pipe, prompt : optional
+        The trace, the pipeline and the row of a batched trace, for methods that go back to the model.
     """
 
     stages: Sequence[Stage]
@@ -57,16 +57,14 @@ class Problem:
     steps: tuple[int, ...] = ()
     tree: xr.DataTree | None = None
     pipe: Any = None
+    prompt: int | None = None
 
     @property
-    def kept(self) -> float:
-        """Capacity with which a cross stage passes a video token on."""
-        return self.rho if self.residual == "share" else 1.0
-
-    @property
-    def read(self) -> float:
-        """Factor on attention weights as capacities."""
-        return 1.0 - self.rho if self.residual == "share" else 1.0
+    def trace(self) -> xr.DataTree:
+        """The trace, for methods that cannot do without."""
+        if self.tree is None:
+            raise InputError("this method needs the trace that the stages came from; call vico_lens.attribute with it.")
+        return self.tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def attribute(
     named = resolve_concepts(tree, concepts, prompt)
     numbers = resolve_steps(tree, steps)
     target = choose_grid(sites, grid)
-    asked = Problem((), tuple(named.values()), target, rho, residual, tuple(named), numbers, tree, pipe)
+    asked = Problem((), tuple(named.values()), target, rho, residual, tuple(named), numbers, tree, pipe, prompt)
     if chosen.needs_pipe:
         parts = [_wrap(chosen(asked, **options), chosen, tuple(named), None)]
     else:
@@ -122,7 +122,7 @@ def attribute(
             problem = replace(asked, stages=tuple(stages), steps=(number,))
             with torch.no_grad():
                 parts.append(_wrap(chosen(problem, **options), chosen, tuple(named), number))
-    influence = parts[0] if "step" in parts[0].dims else _join(parts)
+    influence = parts[0] if chosen.needs_pipe else _join(parts)
     settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt, **options}
     return _finish(influence, tree, chosen, named, numbers, target, settings, single=isinstance(steps, (int, np.integer)))
 
@@ -215,7 +215,7 @@ def _finish(
     single: bool,
 ) -> xr.DataArray:
     """Add coordinates and the record of how the numbers came about."""
-    if "step" not in influence.coords:
+    if "step" in influence.dims and "step" not in influence.coords:
         influence = influence.assign_coords(step=list(steps))
     influence = influence.assign_coords(concept=list(named))
     for dim in ("frame", "y", "x"):
@@ -224,7 +224,7 @@ def _finish(
     if "timestep" in tree.coords and "step" in influence.dims:
         captured = dict(zip(tree.coords["step"].values.tolist(), tree.coords["timestep"].values.tolist(), strict=True))
         influence = influence.assign_coords(timestep=("step", [captured[step] for step in steps]))
-    if single:
+    if single and "step" in influence.dims:
         influence = influence.squeeze("step")
     used = {name: value for name, value in settings.items() if value is not None and not hasattr(value, "shape")}
     influence.attrs = {

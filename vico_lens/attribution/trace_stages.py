@@ -18,7 +18,7 @@ from vico_lens.schema import JOINT_BLOCKS, KINDS, Kind, group_name, parse_group
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["GridChoice", "Layers", "Record", "choose_grid", "matches", "records", "stages_from_trace"]
+__all__ = ["GridChoice", "Layers", "Record", "choose_grid", "matches", "records", "stages_from_trace", "text_coordinate"]
 
 Layers = str | int | Sequence[str | int] | None
 GridChoice = Grid | str | None
@@ -201,6 +201,12 @@ def stages_from_trace(
         stage = Stage(site.kind, site.module, site.order, site.grid, weights)
         stages.append(stage if target is None else resample(stage, target))
     return stages
+
+
+def text_coordinate(tree: xr.DataTree, name: str, prompt: int | None = None) -> list[Any]:
+    """Values of a coordinate of the tokens (``token_text``, ``token_kind``, ..), of one prompt where the trace holds several."""
+    values = tree.coords[name].values
+    return list(values[prompt or 0] if values.ndim == 2 else values)
 
 
 def _select_heads(data: xr.Dataset, heads: Heads, module: str) -> xr.Dataset:

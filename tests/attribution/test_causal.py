@@ -1,0 +1,189 @@
+"""Methods that go back to the model: leave one out and captum's, on tiny stock pipelines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import vico_lens as vl
+from vico_lens.attribution.replay import record_calls, sampling_of, text_of_prompt, with_text
+from vico_lens.errors import AttributionError, InputError
+from vico_lens.testing.eager import eager_tree
+from vico_lens.testing.pipelines import tiny_pipeline
+from vico_lens.tracer import Tracer
+
+NAMES = ["red circle", "blue square"]
+
+
+class Kept:
+    """A sink that keeps the calls as they are."""
+
+    def __init__(self):
+        self.calls, self.attrs, self.tokens = [], {}, None
+
+    def start(self, attrs, tokens, **_):
+        self.attrs |= attrs
+        self.tokens = tokens
+
+    def write(self, call):
+        self.calls.append(call)
+
+    def annotate(self, attrs):
+        self.attrs |= attrs
+
+    def finish_step(self, step): ...
+    def keep_video(self, rgb): ...
+    def close(self, *, complete=True): ...
+
+
+def traced(name):
+    tiny, sink = tiny_pipeline(name), Kept()
+    with Tracer(tiny.pipe, vl.Capture(), sink):
+        frames = tiny.run(seed=3)
+    return tiny, eager_tree(sink.calls, sink.tokens, {**sink.attrs, "seed": 3}), frames
+
+
+@pytest.fixture(scope="module")
+def animate():
+    return traced("animatediff-t2v")
+
+
+def test_replayed_call_is_the_call(animate):
+    tiny, tree, _ = animate
+    seen = []
+    hook = tiny.pipe.unet.register_forward_hook(lambda module, args, output: seen.append(output[0].clone()))
+    tiny.run(seed=3)
+    hook.remove()
+    call = record_calls(tiny.pipe, sampling_of(tree, None, None), [1])[1]
+    with torch.no_grad():
+        replayed = call.predict(call.text)
+    torch.testing.assert_close(replayed, seen[1][1].permute(1, 2, 3, 0), rtol=0, atol=1e-6)
+    assert call.timestep == pytest.approx(tree["timestep"].values[1])
+    with pytest.raises(AttributionError, match=r"reach steps \[7\]"):
+        record_calls(tiny.pipe, sampling_of(tree, None, None), [7])
+
+
+def test_leave_one_out_by_hand(animate):
+    tiny, tree, _ = animate
+    influence = vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe)
+    assert influence.dims == ("concept", "step", "frame", "y", "x") and influence.shape == (2, 3, 4, 8, 12)
+    assert (influence >= 0).all() and (influence.sum(("frame", "y", "x")) > 0).all()
+    run = sampling_of(tree, None, None)
+    call = record_calls(tiny.pipe, run, [2])[2]
+    tokens = list(vl.find_concepts(tree, ["blue square"])[0].tokens)
+    padding = tree["token_kind"].values.tolist().index("padding")
+    states = call.kwargs["encoder_hidden_states"].contiguous().clone()
+    states[4:, tokens] = states[4:5, padding : padding + 1].clone()
+    with torch.no_grad():
+        plain = tiny.pipe.unet(*call.args, **call.kwargs)[0][1]
+        moved = tiny.pipe.unet(*call.args, **{**call.kwargs, "encoder_hidden_states": states})[0][1]
+    expected = (moved - plain).square().mean(0).sqrt()
+    np.testing.assert_allclose(influence.sel(concept="blue square", step=2).values, expected.numpy(), atol=1e-6)
+
+
+def test_replacements_differ_and_a_region_restricts(animate):
+    tiny, tree, _ = animate
+    one = {
+        how: vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, steps=0, replacement=how)
+        for how in ("padding", "neutral", "null")
+    }
+    assert len({round(float(influence.sum()), 6) for influence in one.values()}) == 3
+    region = np.zeros((4, 8, 12))
+    region[1] = 1
+    part = vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, steps=0, region=region)
+    np.testing.assert_allclose(part.isel(frame=1), one["padding"].isel(frame=1))
+    assert float(part.isel(frame=0).sum()) == 0
+    with pytest.raises(InputError, match=r"region: expected a mask of shape \(4, 8, 12\)"):
+        vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, region=np.ones((4, 4, 4)))
+    with pytest.raises(InputError, match="replacement: expected 'padding', 'neutral' or 'null'"):
+        vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, replacement="noise")
+
+
+def test_change_of_the_final_video(animate):
+    tiny, tree, frames = animate
+    influence = vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, target="video")
+    assert influence.dims == ("concept", "frame", "y", "x") and float(influence.max()) <= 1
+    run = sampling_of(tree, None, None)
+    with with_text(tiny.pipe, lambda text: text):
+        same = tiny.run(seed=3)
+    np.testing.assert_array_equal(same, frames)
+    changed = record_calls(tiny.pipe, run, [0])[0].text
+    tokens = list(vl.find_concepts(tree, ["red circle"])[0].tokens)
+    changed[tokens] = changed[tree["token_kind"].values.tolist().index("padding")].clone()
+    with with_text(tiny.pipe, lambda text: changed):
+        moved = tiny.run(seed=3)
+    expected = np.abs(moved - frames)[0].mean(-1).reshape(4, 8, 2, 12, 2).mean((2, 4))
+    np.testing.assert_allclose(influence.sel(concept="red circle").values, expected, atol=1e-5)
+
+
+def test_the_pipeline_is_left_as_it_was(animate):
+    tiny, tree, frames = animate
+    vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, steps=0)
+    assert not any(module._forward_pre_hooks for module in tiny.pipe.unet.modules())
+    np.testing.assert_array_equal(tiny.run(seed=3), frames)
+
+
+def test_a_trace_around_attribution_records_nothing_of_it(animate):
+    tiny, tree, _ = animate
+    sink = Kept()
+    with Tracer(tiny.pipe, vl.Capture(), sink):
+        tiny.run(seed=3)
+        count = len(sink.calls)
+        vl.attribute(tree, "leave_one_out", NAMES, pipe=tiny.pipe, steps=0)
+        assert len(sink.calls) == count
+
+
+def test_completeness_of_captum_methods(animate):
+    tiny, tree, _ = animate
+    count = tree.sizes["token"]
+    everything = {"all": range(count)}
+    shapley = vl.attribute(tree, "shapley_values", everything, pipe=tiny.pipe, steps=1)
+    assert shapley.dims == ("concept",) and float(shapley[0]) == pytest.approx(1, abs=1e-4)
+    gradients = vl.attribute(tree, "integrated_gradients", everything, pipe=tiny.pipe, steps=1, n_steps=16)
+    assert float(gradients[0]) == pytest.approx(1, abs=0.02)
+    frames = vl.attribute(tree, "shapley_values", NAMES, pipe=tiny.pipe, steps=1, target="frame")
+    video = vl.attribute(tree, "shapley_values", NAMES, pipe=tiny.pipe, steps=1)
+    assert frames.dims == ("concept", "frame")
+    np.testing.assert_allclose(frames.sum("frame"), video, atol=1e-5)
+
+
+def test_ablation_and_gradient_by_hand(animate):
+    tiny, tree, _ = animate
+    run = sampling_of(tree, None, None)
+    call = record_calls(tiny.pipe, run, [1])[1]
+    null = text_of_prompt(tiny.pipe, run, "", len(call.text))
+    with torch.no_grad():
+        start, full = call.predict(null), call.predict(call.text)
+
+    def score(text):
+        return ((call.predict(text) - start) * (full - start)).sum() / (full - start).square().sum()
+
+    ablation = vl.attribute(tree, "feature_ablation", NAMES, pipe=tiny.pipe, steps=1)
+    gradient = vl.attribute(tree, "input_x_gradient", NAMES, pipe=tiny.pipe, steps=1)
+    text = call.text.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(score(text), text)
+    for concept in vl.find_concepts(tree, NAMES):
+        tokens = list(concept.tokens)
+        without = call.text.clone()
+        without[tokens] = null[tokens]
+        with torch.no_grad():
+            assert float(ablation.sel(concept=concept.name)) == pytest.approx(1 - float(score(without)), abs=1e-5)
+        assert float(gradient.sel(concept=concept.name)) == pytest.approx(float((slope * text)[tokens].sum().detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wan21-t2v", "cogvideox-t2v", "latte-t2v"])
+def test_other_families_run_or_say_why_not(name):
+    tiny, tree, _ = traced(name)
+    concepts = {"one": [1], "two": [3]}
+    for method in ("leave_one_out", "feature_ablation"):
+        influence = vl.attribute(tree, method, concepts, pipe=tiny.pipe, steps=int(tree["step"][0]))
+        assert np.isfinite(influence).all() and float(abs(influence).sum()) > 0
+
+
+def test_the_pipeline_is_asked_for(animate):
+    _, tree, _ = animate
+    with pytest.raises(
+        InputError, match=r"leave_one_out runs the model again and needs it: attribute\(\.\.\., 'leave_one_out', pipe="
+    ):
+        vl.attribute(tree, "leave_one_out", NAMES)

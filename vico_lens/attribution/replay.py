@@ -1,0 +1,266 @@
+"""Replaying denoiser calls of a stock pipeline with other text: what every causal and gradient method asks of the model.
+
+The pipeline samples as it always does. A forward pre-hook keeps the arguments of its denoiser at the steps asked for and then
+ends the run; each kept call can be repeated with other text states, everything else unchanged. So nothing of any pipeline is
+forked, and no pipeline's way of encoding a prompt has to be known: the text states of another prompt are read where that prompt's
+run hands them over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from vico_lens.errors import AttributionError, InputError
+from vico_lens.families import Family, denoisers, family_of
+from vico_lens.interception import suspended
+from vico_lens.kernels.resampling import resample_axes
+from vico_lens.kernels.stages import Grid
+from vico_lens.running import running_call
+
+__all__ = ["DenoiserCall", "Sampling", "record_calls", "run_video", "sampling_of", "text_of_prompt", "to_grid", "with_text"]
+
+Edit = Callable[[Tensor], Tensor]
+
+
+class _Enough(Exception):
+    """Ends a sampling run once every call asked for was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to run the pipeline as the trace did.
+
+    Attributes
+    ----------
+    prompt : str
+        The traced prompt.
+    seed : int
+        Of the generator.
+    arguments : mapping
+        Other arguments of the pipeline call.
+    """
+
+    prompt: str
+    seed: int
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DenoiserCall:
+    """One denoiser forward of a sampling run, kept to be repeated.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The denoiser.
+    args, kwargs
+        Its arguments.
+    state : str
+        Keyword of the text states.
+    rows, text_rows : slice
+        Conditional rows of the output batch, and of the text states (which may come once a frame).
+    layout : str
+        Axes of the prediction: ``BCFHW``, ``BFCHW``, ``BFHWC`` or ``packed``.
+    step : int
+        Denoising step.
+    timestep : float
+        Of the scheduler.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    state: str
+    rows: slice
+    text_rows: slice
+    layout: str
+    step: int
+    timestep: float
+
+    @property
+    def text(self) -> Tensor:
+        """Text states of the conditional branch, ``[token, channel]``."""
+        states: Tensor = self.kwargs[self.state][self.text_rows]
+        return states[0].clone()
+
+    def predict(self, text: Tensor, grid: Grid | None = None) -> Tensor:
+        """Repeat the call with other text states ``[token, channel]``; differentiable in them.
+
+        Returns
+        -------
+        Tensor
+            Conditional prediction of the first video, ``[frame, y, x, channel]``, float32.
+        """
+        states = self.kwargs[self.state]
+        before, after = states[: self.text_rows.start], states[self.text_rows.stop :]
+        count = self.text_rows.stop - self.text_rows.start
+        moved = torch.cat([before, text.to(states).expand(count, *text.shape), after])
+        with suspended():
+            output = self.module(*self.args, **{**self.kwargs, self.state: moved})
+        sample = output[0] if isinstance(output, (tuple, list)) else getattr(output, "sample", output)
+        video: Tensor = sample[self.rows][0].float()
+        if self.layout == "packed":
+            if grid is None or video.shape[0] != grid[0] * grid[1] * grid[2]:
+                raise AttributionError(
+                    f"expected a packed prediction of {grid} tokens; got {tuple(video.shape)}. Choose grid= as the model's."
+                )
+            return video.reshape(*grid, -1)
+        order = {"BCFHW": (1, 2, 3, 0), "BFCHW": (0, 2, 3, 1), "BFHWC": (0, 1, 2, 3)}[self.layout]
+        return video.permute(order)
+
+
+def to_grid(values: Tensor, grid: Grid) -> Tensor:
+    """Bring a map ``[frame, y, x]`` of the latents to the token grid by area mean."""
+    return resample_axes(values, [0, 1, 2], grid, "mean")
+
+
+def sampling_of(tree: xr.DataTree, seed: int | None, sampling: Mapping[str, Any] | None, prompt: int | None = None) -> Sampling:
+    """Arguments with which to run the pipeline as the trace did: from its provenance, changed by the caller's `sampling`."""
+    prompts = tree.attrs.get("prompt")
+    rows = [prompts] if isinstance(prompts, str) else list(prompts) if prompts is not None else []
+    if not rows or (len(rows) > 1 and prompt is None):
+        raise InputError(f"expected a trace of one prompt, or prompt= to choose one; the trace holds {len(rows)} prompts.")
+    seeds = tree.attrs.get("seed", 0)
+    known = seeds if isinstance(seeds, (int, float)) else list(seeds)[prompt or 0]
+    names = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "negative_prompt": "negative_prompt"}
+    names |= {name: name for name in ("height", "width", "num_frames", "video_length", "max_sequence_length")}
+    arguments = {
+        argument: tree.attrs[name]
+        for name, argument in names.items()
+        if name in tree.attrs and tree.attrs[name] not in ("", None)
+    }
+    return Sampling(rows[prompt or 0], int(known) if seed is None else seed, {**arguments, **(sampling or {})})
+
+
+def _run(pipe: Any, sampling: Sampling, prompt: str, **more: Any) -> Any:
+    """Call the pipeline, one video, on the traced seed."""
+    generator = torch.Generator().manual_seed(sampling.seed)
+    return pipe(prompt=prompt, generator=generator, **{**sampling.arguments, **more})
+
+
+@contextmanager
+def _hooked(pipe: Any, before: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[Family]:
+    """Run `before` ahead of every denoiser forward that the pipeline makes."""
+    family = family_of(pipe)
+    with ExitStack() as undo, suspended():
+        for module in denoisers(pipe, family).values():
+            undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        yield family
+
+
+def record_calls(pipe: Any, sampling: Sampling, steps: Sequence[int], prompt: str | None = None) -> dict[int, DenoiserCall]:
+    """Sample with the stock pipeline and keep its denoiser call at each of `steps`; the run ends after the last of them.
+
+    Parameters
+    ----------
+    pipe : diffusers pipeline
+        As it was traced.
+    sampling : Sampling
+        How to call it.
+    steps : sequence of int
+        Denoising steps.
+    prompt : str, optional
+        Another prompt than the traced one.
+
+    Raises
+    ------
+    AttributionError
+        If the run never reached a step, or the denoiser takes its text in a way that is not known.
+    """
+    found: dict[int, DenoiserCall] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = running_call(pipe)
+        if call is None or call.step is None or call.step not in steps or call.step in found:
+            return
+        found[call.step] = _keep(family, module, args, kwargs, call.rows, call.step, call.timestep or 0.0)
+        if len(found) == len(set(steps)):
+            raise _Enough
+
+    with _hooked(pipe, before) as family:
+        try:
+            _run(pipe, sampling, sampling.prompt if prompt is None else prompt)
+        except _Enough:
+            return found
+    missing = sorted(set(steps) - set(found))
+    raise AttributionError(
+        f"expected the pipeline to reach steps {missing}; its run ended before. Pass sampling= with the traced number of steps."
+    )
+
+
+def _keep(
+    family: Family,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    videos: int | None,
+    step: int,
+    timestep: float,
+) -> DenoiserCall:
+    states = [name for name in family.states if isinstance(kwargs.get(name), Tensor)]
+    if len(states) != 1 or family.text == "reordered" or kwargs[states[0]].ndim != 3:
+        raise AttributionError(
+            f"expected a denoiser with one text state [batch, token, channel]; the {family.name} family takes "
+            f"{', '.join(family.states) or 'none by keyword'}. Its text cannot be replaced; use a method that works on the trace."
+        )
+    sample = kwargs[family.sample] if family.sample in kwargs else args[0]
+    batch = int(sample.shape[0])
+    parts = batch // videos if videos and batch % videos == 0 else 1
+    conditional = family.thirds.index("cond") if parts == 3 else parts - 1
+    share = kwargs[states[0]].shape[0] // parts
+    return DenoiserCall(
+        module,
+        args,
+        dict(kwargs),
+        states[0],
+        slice(conditional * batch // parts, (conditional + 1) * batch // parts),
+        slice(conditional * share, (conditional + 1) * share),
+        family.latents,
+        step,
+        timestep,
+    )
+
+
+def run_video(pipe: Any, sampling: Sampling) -> Tensor:
+    """Sample the whole video: ``[frame, row, column, rgb]``, float32 in 0..1."""
+    frames = _run(pipe, sampling, sampling.prompt, output_type="pt").frames[0]
+    video = torch.as_tensor(frames).detach().float().cpu()
+    return video if video.shape[-1] == 3 else video.movedim(1, -1)
+
+
+def text_of_prompt(pipe: Any, sampling: Sampling, prompt: str, length: int) -> Tensor:
+    """Text states of another prompt, ``[token, channel]``, as the pipeline itself encodes it; no denoiser forward is run.
+
+    Pipelines that drop padding hand over fewer states for a shorter prompt: the last one is repeated up to `length`.
+    """
+    text = record_calls(pipe, sampling, [0], prompt)[0].text[:length]
+    return torch.cat([text, text[-1:].expand(length - len(text), -1)])
+
+
+@contextmanager
+def with_text(pipe: Any, edit: Edit) -> Iterator[None]:
+    """Inside the ``with``, every denoiser call of one sampling run gets its conditional text ``[token, channel]`` edited."""
+    edited: set[int] = set()
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        call = running_call(pipe)
+        if call is None or call.iteration is None:
+            return None
+        # Guidance in two passes calls the denoiser with the prompt first, then with the negative prompt: that one stays as it is.
+        if family.guidance != "batch" and call.iteration in edited:
+            return None
+        edited.add(call.iteration)
+        kept = _keep(family, module, args, kwargs, call.rows, call.iteration, 0.0)
+        states = kwargs[kept.state].clone()
+        states[kept.text_rows] = edit(kept.text)
+        return args, {**kwargs, kept.state: states}
+
+    with _hooked(pipe, before) as family:
+        yield
