@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from vico_lens.balancing.balance import Balance, balance
+from vico_lens.balancing.balance import Balance, Cost, balance
 from vico_lens.balancing.influences import Flow
 from vico_lens.balancing.objectives import AttendAndExcite, Equal, Influences, Objective, Variance, Verdict, Weakest, objectives
 from vico_lens.balancing.presets import Preset, presets
+from vico_lens.balancing.report import balance_report
 from vico_lens.balancing.schedule import Refinement, Schedule
 from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
 
@@ -13,6 +14,7 @@ __all__ = [
     "Adam",
     "AttendAndExcite",
     "Balance",
+    "Cost",
     "Equal",
     "FixedRms",
     "Flow",
@@ -27,6 +29,7 @@ __all__ = [
     "Verdict",
     "Weakest",
     "balance",
+    "balance_report",
     "objectives",
     "presets",
 ]
