@@ -138,8 +138,9 @@ def subgraph_flow(
         injection = merge_tokens(injection, concepts, kind, tau)
     hops = [self_capacity(weights, residual, rho) for weights in temporals]
     if kind == "exact":
-        # Every output video token reaches its sink with capacity 1.
-        return local_flow(injection, hops).clamp(max=1)
+        flow = local_flow(injection, hops)
+        # An output video token reaches its sink with capacity 1; shared residuals never bring it more.
+        return flow.clamp(max=1) if residual == "add" else flow
     flow = injection.permute(1, 0, 2)
     if kind in ("soft", "sum") and hops:
         hops = [reduce(lambda before, after: _step(after, before, kind, tau), hops)]
