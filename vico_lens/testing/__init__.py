@@ -1,1 +1,29 @@
-"""What this project tests itself with, for others to test their additions with: tiny pipelines, traces, strategies, assertions."""
+"""What this project tests itself with, for others to test their additions: tiny pipelines, traces, and proofs of a family."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vico_lens.testing.families import FamilyReport, check_family
+    from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline, tiny_pipelines
+    from vico_lens.testing.traces import fake_calls, fake_trace
+
+__all__ = ["FamilyReport", "TinyPipeline", "check_family", "fake_calls", "fake_trace", "tiny_pipeline", "tiny_pipelines"]
+
+_HOME = {
+    "FamilyReport": "families",
+    "TinyPipeline": "pipelines",
+    "check_family": "families",
+    "fake_calls": "traces",
+    "fake_trace": "traces",
+    "tiny_pipeline": "pipelines",
+    "tiny_pipelines": "pipelines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

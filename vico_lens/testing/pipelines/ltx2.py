@@ -47,7 +47,7 @@ def _connectors(width: int, layers: int) -> Any:
     sizes: dict[str, Any] = {}
     for stream in ("video", "audio"):
         sizes |= {f"{stream}_connector_num_attention_heads": 2, f"{stream}_connector_attention_head_dim": width // 2}
-        sizes |= {f"{stream}_connector_num_layers": 1, f"{stream}_connector_num_learnable_registers": None}
+        sizes |= {f"{stream}_connector_num_layers": 1, f"{stream}_connector_num_learnable_registers": 8}
     return LTX2TextConnectors(
         caption_channels=width,
         text_proj_in_factor=layers + 1,
@@ -61,7 +61,7 @@ def _connectors(width: int, layers: int) -> Any:
 
 @TINY_PIPELINES.register("ltx2-t2v")
 def text_to_video() -> TinyPipeline:
-    """Two blocks of video and audio; text is padded on the left and reaches both streams through connectors of their own."""
+    """Two blocks of video and audio; connectors move the left-padded text to the front and put registers behind it."""
     from diffusers import AutoencoderKLLTX2Video, FlowMatchEulerDiscreteScheduler, LTX2Pipeline, LTX2VideoTransformer3DModel
 
     language = gemma3(16)

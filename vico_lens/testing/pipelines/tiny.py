@@ -24,6 +24,9 @@ __all__ = ["TINY_PIPELINES", "TinyPipeline"]
 _DENOISERS = ("unet", "transformer", "transformer_2")
 _SHARPNESS = 4.0
 _GATE = 0.1
+_MIXING = 0.1
+_EMBEDDINGS = ("token_embedding.weight", "embed_tokens.weight", "position_embedding.weight", "shared.weight")
+_MIXERS = ("out_proj.weight", "o_proj.weight", ".o.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,9 @@ def build(name: str, seed: int = 0) -> TinyPipeline:
         for component in tiny.pipe.components.values():
             if isinstance(component, nn.Module):
                 component.eval().requires_grad_(False)
+        for name, component in tiny.pipe.components.items():
+            if name.startswith("text_encoder"):
+                _calm(component)
         for denoiser in tiny.denoisers.values():
             _wake(denoiser)
     if not tiny.denoisers:
@@ -106,6 +112,15 @@ def build(name: str, seed: int = 0) -> TinyPipeline:
         )
     tiny.pipe.set_progress_bar_config(disable=True)
     return tiny
+
+
+def _calm(encoder: nn.Module) -> None:
+    """Have every text state speak of its own token, as training would: at initialisation attention outweighs the embeddings."""
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(_MIXERS):
+            parameter.mul_(_MIXING)
+        elif name.endswith(_EMBEDDINGS):
+            parameter.div_(parameter.std())
 
 
 def _wake(denoiser: nn.Module) -> None:
