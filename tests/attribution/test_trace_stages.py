@@ -70,8 +70,18 @@ def test_errors_say_what_is_there(unet_tree):
         stages_from_trace(unet_tree, 0, heads=4)
     with pytest.raises(InputError, match=r"expected a trace \(an xarray\.DataTree\); got DataArray"):
         stages_from_trace(unet_tree["cross/3x2x2"]["weights"], 0)
-    with pytest.raises(InputError, match="branch 'uncond' was not captured; this trace holds branch 'cond' only"):
-        stages_from_trace(unet_tree.map_over_datasets(lambda data: data.assign_coords(branch="cond")), 0, branch="uncond")
+    with pytest.raises(InputError, match="branch 'uncond' was not captured; this trace holds cond"):
+        stages_from_trace(unet_tree, 0, branch="uncond")
+
+
+def test_sites_with_fewer_heads_than_their_group_are_not_filled(unet_tree):
+    data = unet_tree["temporal/3x2x2"].to_dataset().assign_coords(heads=("layer", [2, 1]))
+    data["weights"] = data["weights"].where((data["layer"] == 0) | (data["head"] == 0))
+    unet_tree["temporal/3x2x2"] = xr.DataTree(data)
+    stage = stages_from_trace(unet_tree, 0, grid=None)[3]
+    np.testing.assert_allclose(stage.weights, data["weights"].isel(step=0, layer=1, head=0).values.reshape(4, 3, 3))
+    with pytest.raises(InputError, match=r"heads: expected one or more of \[0\]"):
+        stages_from_trace(unet_tree, 0, heads=1)
 
 
 def test_not_a_number_names_the_site(unet_tree):
@@ -84,6 +94,7 @@ def test_not_a_number_names_the_site(unet_tree):
 def test_branch_and_prompt_are_chosen_never_guessed(unet_tree):
     factor = xr.DataArray([1.0, 2.0], dims="branch", coords={"branch": ["uncond", "cond"]})
     both = unet_tree.map_over_datasets(lambda data: data.assign(weights=data["weights"] * factor) if "weights" in data else data)
+    both = both.assign_coords(branch=["uncond", "cond"])
     cond = stages_from_trace(both, 0, kinds=["cross"], layers="*down*")[0].weights
     uncond = stages_from_trace(both, 0, kinds=["cross"], layers="*down*", branch="uncond")[0].weights
     torch.testing.assert_close(cond, 2 * uncond)

@@ -127,9 +127,6 @@ def select_run(data: xr.Dataset, *, step: int, branch: str | None, prompt: int |
     data = data.isel(step=have.index(step))
     for name, value in (("branch", branch), ("prompt", prompt)):
         if name not in data.dims:
-            single = data[name].item() if name in data.coords else None
-            if value is not None and single is not None and value != single:
-                raise InputError(f"{name} {value!r} was not captured; this trace holds {name} {single!r} only.")
             continue
         choices = data[name].values.tolist() if name in data.coords else list(range(data.sizes[name]))
         if value is None and name == "branch" and "cond" in choices:
@@ -187,6 +184,9 @@ def stages_from_trace(
     """
     sites = records(tree, layers=layers, kinds=kinds)
     target = None if grid is None else choose_grid(sites, grid)
+    only = tree.coords["branch"].values if "branch" in tree.coords else np.array("cond")
+    if branch is not None and branch not in np.atleast_1d(only):
+        raise InputError(f"branch {branch!r} was not captured; this trace holds {', '.join(map(str, np.atleast_1d(only)))}.")
     stages = []
     for site in sites:
         data = select_run(tree[site.group].to_dataset(), step=step, branch=branch, prompt=prompt).isel(layer=site.layer)
@@ -210,6 +210,9 @@ def text_coordinate(tree: xr.DataTree, name: str, prompt: int | None = None) -> 
 
 
 def _select_heads(data: xr.Dataset, heads: Heads, module: str) -> xr.Dataset:
+    if "heads" in data.coords:
+        # Sites of one group may differ in heads: the rest of the axis is filling.
+        data = data.isel(head=slice(0, int(data.coords["heads"])))
     if heads is None:
         return data
     chosen = [heads] if isinstance(heads, (int, np.integer)) else list(heads)
