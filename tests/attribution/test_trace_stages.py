@@ -94,7 +94,7 @@ def test_not_a_number_names_the_site(unet_tree):
 def test_branch_and_prompt_are_chosen_never_guessed(unet_tree):
     factor = xr.DataArray([1.0, 2.0], dims="branch", coords={"branch": ["uncond", "cond"]})
     both = unet_tree.map_over_datasets(lambda data: data.assign(weights=data["weights"] * factor) if "weights" in data else data)
-    both = both.assign_coords(branch=["uncond", "cond"])
+    both.dataset = both.to_dataset().assign_coords(branch=["uncond", "cond"])
     cond = stages_from_trace(both, 0, kinds=["cross"], layers="*down*")[0].weights
     uncond = stages_from_trace(both, 0, kinds=["cross"], layers="*down*", branch="uncond")[0].weights
     torch.testing.assert_close(cond, 2 * uncond)
