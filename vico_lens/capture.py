@@ -104,7 +104,10 @@ class Capture:
         ):
             if value not in allowed:
                 raise InputError(f"expected Capture({name}=...) to be one of {', '.join(allowed)}, got {value!r}.")
-        for name, values in (("heads", _listed(self.heads)), ("steps", None if isinstance(self.steps, slice) else _listed(self.steps))):
+        for name, values in (
+            ("heads", _listed(self.heads)),
+            ("steps", None if isinstance(self.steps, slice) else _listed(self.steps)),
+        ):
             if values is not None and (not values or any(not isinstance(v, int) or isinstance(v, bool) for v in values)):
                 raise InputError(f"expected Capture({name}=...) to be whole numbers, got {values!r}.")
         if any(head < 0 for head in _listed(self.heads) or ()):
@@ -138,7 +141,9 @@ class Capture:
             asked = _listed(self.steps) or ()
             chosen = sorted({step + count if step < 0 else step for step in asked if -count <= step < count})
         if not chosen:
-            raise InputError(f"expected Capture(steps={self.steps!r}) to name some of the {count} steps of this run, 0 to {count - 1}.")
+            raise InputError(
+                f"expected Capture(steps={self.steps!r}) to name some of the {count} steps of this run, 0 to {count - 1}."
+            )
         return sorted(chosen)
 
     def wants(self, site: AttentionSite) -> bool:
@@ -161,7 +166,9 @@ class Capture:
             return None
         chosen = [head for head in heads if head < site.heads]
         if not chosen:
-            raise InputError(f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}.")
+            raise InputError(
+                f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}."
+            )
         return chosen
 
     def to_json(self) -> str:

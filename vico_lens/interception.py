@@ -1,15 +1,15 @@
 """See every softmax attention call of a model, with the module it came from, and change none of them.
 
-Why a `TorchFunctionMode` and not recording attention processors: half of the video transformers have no replaceable processor, the
-others need one forked copy a family, and every diffusers release moves them. `scaled_dot_product_attention` is where they all end,
-whatever the release, with the query and key exactly as they enter the softmax (after rotary embedding and normalisation). A mode
-sees the call through every alias of the function, is confined to the thread that entered it, and nests.
+Why a `TorchFunctionMode` and not recording attention processors: half of the video transformers have no replaceable processor,
+the others need one forked copy a family, and every diffusers release moves them. `scaled_dot_product_attention` is where they all
+end, whatever the release, with the query and key exactly as they enter the softmax (after rotary embedding and normalisation). A
+mode sees the call through every alias of the function, is confined to the thread that entered it, and nests.
 
 Why forward hooks beside it: the mode knows tensors but not names. Hooks on every module that has children keep a stack of dotted
 paths; the innermost one at the time of the call is the attention module.
 
-Eager and sliced attention processors call no fused kernel. Their softmax results are collected instead, in the order in which they
-were computed, and put together when the module returns.
+Eager and sliced attention processors call no fused kernel. Their softmax results are collected instead, in the order in which
+they were computed, and put together when the module returns.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Attended:
         if len({piece.shape[1:] for piece in self.pieces}) == 1 and self.batch:
             whole = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
             if whole.ndim == 3 and whole.shape[0] % self.batch == 0:
-                whole = whole.unflatten(0, (self.batch, -1))
+                whole = whole.reshape(self.batch, -1, *whole.shape[1:])
             if whole.ndim == 4 and whole.shape[0] == self.batch:
                 self.calls.append(RawCall(None, None, None, False, 1.0, whole))
                 return
@@ -338,7 +338,8 @@ def intercept(roots: Mapping[str, nn.Module], observer: Observer, *, exclusive: 
     observer : Observer
         Told when a root's forward begins, when an attention module inside it returns, and when the forward ends.
     exclusive : bool
-        Hide what happens inside from interceptions entered before (balancing runs the denoiser more often than the pipeline does).
+        Hide what happens inside from interceptions entered before (balancing runs the denoiser more often than the pipeline
+        does).
 
     Returns
     -------

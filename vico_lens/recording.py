@@ -29,8 +29,8 @@ class Recording:
     tree : xarray.DataTree
         The trace, once the ``with`` has ended.
     video : numpy.ndarray or None
-        The generated video, uint8 ``(frame, row, column, channel)``: taken from the pipeline if it decodes one, or set by hand (frames
-        as a list of images, or as an array in [0, 1] or of uint8).
+        The generated video, uint8 ``(frame, row, column, channel)``: taken from the pipeline if it decodes one, or set by hand
+        (frames as a list of images, or as an array in [0, 1] or of uint8).
     coverage : dict
         How many attention sites were seen and recorded, and why the rest were not.
     """
@@ -73,7 +73,9 @@ class Recording:
             If nothing was recorded yet.
         """
         if self._tree is None:
-            raise TracingError("expected the `with` of the trace to have ended, and the pipeline to have been called in it; read .tree after it.")
+            raise TracingError(
+                "expected the `with` of the trace to have ended, and the pipeline to have been called in it; read .tree after it."
+            )
         return self._tree
 
     @property

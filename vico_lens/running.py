@@ -1,8 +1,8 @@
 """What the pipeline call that is running right now says about itself.
 
-A stock pipeline is called untouched, so nobody hands the tracer the prompt, the seed or the step. They are read where they are: in
-the local variables of the pipeline's own ``__call__``, found by walking the Python frames from the denoiser's forward outwards.
-Diffusers names these variables alike in all its video pipelines; what a pipeline lacks is None here, never a guess.
+A stock pipeline is called untouched, so nobody hands the tracer the prompt, the seed or the step. They are read where they are:
+in the local variables of the pipeline's own ``__call__``, found by walking the Python frames from the denoiser's forward
+outwards. Diffusers names these variables alike in all its video pipelines; what a pipeline lacks is None here, never a guess.
 """
 
 from __future__ import annotations

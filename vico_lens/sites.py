@@ -52,5 +52,7 @@ class SiteBook:
         {'seen': 1, 'recorded': 0, 'left_out': {'unet.pooler': 'pools text'}}
         """
         reasons = dict(self.left_out) | (not_run or {})
-        reasons |= {path: "not selected by the capture" for path in self.sites if path not in self.recorded and path not in reasons}
+        reasons |= {
+            path: "not selected by the capture" for path in self.sites if path not in self.recorded and path not in reasons
+        }
         return {"seen": len(self.sites) + len(self.left_out), "recorded": len(self.recorded), "left_out": reasons}

@@ -1,9 +1,9 @@
 """The text tokens of a run, exactly as the denoiser sees them: strings, ids, kinds, words, and where each stands in the prompt.
 
 The ids are those that the text encoder was really given, if it ran while watched; otherwise the prompt is tokenized again. A
-template around the prompt (video language models are told what to do first) is cropped by the pipeline before the denoiser, and the
-rest of it is special, not text. Character spans come from the tokenizer's own offsets where it has them and the prompt reached it
-unchanged, and from matching the pieces to the prompt from left to right where a pipeline cleaned it first.
+template around the prompt (video language models are told what to do first) is cropped by the pipeline before the denoiser, and
+the rest of it is special, not text. Character spans come from the tokenizer's own offsets where it has them and the prompt
+reached it unchanged, and from matching the pieces to the prompt from left to right where a pipeline cleaned it first.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _cropped(tokenizer: Any, family: Family, ids: list[int], tokens: int | None)
 
 
 def _tokenized(tokenizer: Any, prompt: str, tokens: int | None) -> list[int]:
-    length = tokens or getattr(tokenizer, "model_max_length", 0)
+    length: int = tokens or getattr(tokenizer, "model_max_length", 0) or 0
     if not 0 < length < 10**6:  # tokenizers without a limit say 10**30
         return list(tokenizer(prompt)["input_ids"])
     return list(tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"])

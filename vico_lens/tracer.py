@@ -1,8 +1,8 @@
 """Watch a pipeline run: hand live attention calls to whoever asks, or a selection of them to a sink that stores them.
 
-The pipeline is called by its user, untouched. A tracer lives in a ``with``; it learns prompt, seed, step and guidance from the running
-call, and everything else from the denoiser's arguments. Where it cannot know, it raises: a silently empty trace, or one with halves or
-axes mixed up, is worse than none.
+The pipeline is called by its user, untouched. A tracer lives in a ``with``; it learns prompt, seed, step and guidance from the
+running call, and everything else from the denoiser's arguments. Where it cannot know, it raises: a silently empty trace, or one
+with halves or axes mixed up, is worse than none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from vico_lens.capture import Capture
 from vico_lens.errors import TracingError
+from vico_lens.estimate import check_budget
 from vico_lens.families.base import Grid
 from vico_lens.interception import intercept
 from vico_lens.provenance import provenance
@@ -146,7 +147,9 @@ class Tracer:
         call = moment.call
         if call is not None:
             if self._frame is not None and call.frame is not self._frame:
-                raise TracingError("expected one call of the pipeline in a trace, got a second one: open another vl.trace for it.")
+                raise TracingError(
+                    "expected one call of the pipeline in a trace, got a second one: open another vl.trace for it."
+                )
             self._frame = call.frame
         step = moment.step + self._offset
         if self._step is not None and step < self._step:  # a pipeline that goes through its timesteps again, chunk by chunk
@@ -157,6 +160,7 @@ class Tracer:
             self._finish()
             self._step = step
         if not self.started:
+            check_budget(self._pipe, moment, self.capture)
             self._start(moment)
         moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
         if step not in self.experts.setdefault(moment.denoiser, []):
@@ -177,7 +181,11 @@ class Tracer:
         asked = self.metadata.get("prompt")
         given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else None
         tables = token_tables(
-            self._pipe, call or RunningCall({"latents": None}), moment.forward.texts if moment.forward.text else None, seen=self._seen, prompts=given
+            self._pipe,
+            call or RunningCall({"latents": None}),
+            moment.forward.texts if moment.forward.text else None,
+            seen=self._seen,
+            prompts=given,
         )
         self._sink.start(
             provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
@@ -208,11 +216,13 @@ class Tracer:
         interception = self.watch.interception
         if interception is not None and interception.elsewhere:
             raise TracingError(
-                f"expected the pipeline to be called in the thread that opened the trace, got {interception.elsewhere} denoiser forwards in "
+                f"expected the pipeline to be called in the thread that opened the trace, got {interception.elsewhere} "
+                "denoiser forwards in "
                 "another one: open the trace there."
             )
         names = ", ".join(self.watch.roots)
         raise TracingError(
-            f"expected the pipeline to be called inside the trace, but its denoiser ({names}) never ran: call the same pipe object "
+            f"expected the pipeline to be called inside the trace, but its denoiser ({names}) never ran: call the same pipe "
+            "object "
             "that was handed to trace."
         )

@@ -47,7 +47,8 @@ def to_rgb(frames: object) -> np.ndarray:
     Parameters
     ----------
     frames : list of images, numpy array or torch tensor
-        One video; of several in a batch the first. Arrays are uint8, or floating in [0, 1]; tensors have their channels before rows.
+        One video; of several in a batch the first. Arrays are uint8, or floating in [0, 1]; tensors have their channels before
+        rows.
 
     Raises
     ------

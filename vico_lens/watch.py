@@ -1,4 +1,4 @@
-"""Turn what an interception sees into attention calls with a step, a guidance half and a prompt, for tracing and for live use alike."""
+"""Turn what an interception sees into attention calls with a step, a guidance half and a prompt."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Watch:
         Which sites to hand on; None for all.
     begin, end : callable or None
         Told when a denoiser forward begins (it may set ``moment.record``) and ends (with whether it failed).
-    rows, step, timestep, grid
-        Take the place of what would be read from the running pipeline call.
+    rows, step, timestep, grid, forward
+        Take the place of what would be read from the running pipeline call and from the denoiser's arguments.
     """
 
     pipe: Any
@@ -85,6 +85,7 @@ class Watch:
     step: int | None = None
     timestep: float | None = None
     grid: Grid | None = None
+    forward: Forward | None = None
     family: Family = field(init=False)
     roots: dict[str, nn.Module] = field(init=False)
     book: SiteBook = field(init=False, default_factory=SiteBook)
@@ -103,7 +104,7 @@ class Watch:
 
     def enter(self, denoiser: str, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note where in the run this forward stands."""
-        forward = forward_of(self.family, root, args, kwargs, self.grid)
+        forward = self.forward or forward_of(self.family, root, args, kwargs, self.grid)
         call = running_call(self.pipe)
         timestep = self._timestep(forward, call)
         step = self._step(call, timestep)
@@ -196,9 +197,12 @@ class Watch:
         if silent or not self.book.sites:
             names = ", ".join(f"{denoiser}.{path}" for path in silent[:4]) or f"any module of {denoiser}"
             raise TracingError(
-                f"expected every attention site of {type(self.pipe).__name__} to call scaled_dot_product_attention or a softmax, but none "
-                f"was seen in {names}{' and others' if len(silent) > 4 else ''} ({len(silent)} sites). A processor or kernel that bypasses "
-                "torch does that (xformers, flash or sage kernels set on the processor, attention inside a compiled graph, a cache that "
+                f"expected every attention site of {type(self.pipe).__name__} to call scaled_dot_product_attention or a "
+                "softmax, but none "
+                f"was seen in {names}{' and others' if len(silent) > 4 else ''} ({len(silent)} sites). A processor or kernel "
+                "that bypasses "
+                "torch does that (xformers, flash or sage kernels set on the processor, attention inside a compiled graph, a "
+                "cache that "
                 "skips layers): switch it off while tracing, in diffusers with model.set_default_attn_processor()."
             )
 
@@ -241,7 +245,8 @@ class Watch:
             halves = self.family.thirds
         else:
             raise TracingError(
-                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of this call, got {batch} rows: this kind of "
+                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of this call, got {batch} rows: "
+                "this kind of "
                 "guidance is not known. Pass rows= to observe, or trace without it."
             )
         return tuple(None if half is None else (half, row) for half in halves for row in range(base))

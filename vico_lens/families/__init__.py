@@ -72,7 +72,9 @@ def denoisers(pipe: object, family: Family | None = None) -> dict[str, nn.Module
     found = {name: root for name in family.denoisers if (root := getattr(pipe, name, None)) is not None}
     if not found:
         names = " or ".join(family.denoisers)
-        raise TracingError(f"expected {type(pipe).__name__} to have a component {names}, got none: load the pipeline with its denoiser.")
+        raise TracingError(
+            f"expected {type(pipe).__name__} to have a component {names}, got none: load the pipeline with its denoiser."
+        )
     return found
 
 

@@ -1,9 +1,10 @@
-"""What has to be known of a pipeline family to read its attention: one row of plain values, so that a new family is data, not code.
+"""What has to be known of a pipeline family to read its attention: one row of plain values, so that a new family is data, not
+code.
 
 A row answers six questions. Which components denoise? How do the latents lie, and how many of their cells make one token? Which
-module paths are which kind of attention, and which video axes did the model fold into the batch before calling the kernel? Where do
-text tokens stand in a joint softmax? How do the halves of classifier-free guidance arrive? Which tokenizer made the text? Only what
-these answers cannot express gets a function (`Rule.read`).
+module paths are which kind of attention, and which video axes did the model fold into the batch before calling the kernel? Where
+do text tokens stand in a joint softmax? How do the halves of classifier-free guidance arrive? Which tokenizer made the text? Only
+what these answers cannot express gets a function (`Rule.read`).
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class Forward:
     batch : int
         Rows of its batch: guidance halves times prompts times videos.
     grids : tuple of Grid
-        Token grids (frames, rows, columns) that its attention may work on, finest first; one for a transformer, one a level for a UNet.
+        Token grids (frames, rows, columns) that its attention may work on, finest first; one for a transformer, one a level for a
+        UNet.
     texts : tuple of int
-        Text tokens of each of the family's states, in the order in which they stand; image states that are all zero count nothing.
+        Text tokens of each of the family's states, in the order in which they stand; image states that are all zero count
+        nothing.
     """
 
     module: nn.Module
@@ -145,14 +148,16 @@ class Family:
     mask : str
         Name of the denoiser's argument that masks text tokens, if one is to be read.
     guidance : str
-        How guidance halves arrive: one ``batch`` (unconditional first), two ``passes`` (conditional first), or a ``guider`` object.
+        How guidance halves arrive: one ``batch`` (unconditional first), two ``passes`` (conditional first), or a ``guider``
+        object.
     thirds : tuple
         Labels of a batch of three parts (perturbed-attention guidance).
     tokenizers : tuple of str
         Attribute name of the tokenizer of each of `states`; empty for an image.
     crop : str
-        Which part of a tokenized prompt is kept when the denoiser sees fewer tokens: its ``start``, its ``end`` (a template is cut
-        off in front), its ``ends`` (the first token and the last ones), or ``front``: padding on the left is moved to the right.
+        Which part of a tokenized prompt is kept when the denoiser sees fewer tokens: its ``start``, its ``end`` (a template is
+        cut off in front), its ``ends`` (the first token and the last ones), or ``front``: padding on the left is moved to the
+        right.
     notes : str
         What a reader of the table should know.
     """

@@ -22,7 +22,9 @@ def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     The signature is the class's: offloading and other wrappers put functions of ``*args, **kwargs`` on the instance.
     """
     signature = inspect.signature(type(module).forward)
-    return dict(signature.bind_partial(module, *args, **kwargs).arguments)
+    arguments = dict(signature.bind_partial(module, *args, **kwargs).arguments)
+    del arguments[next(iter(arguments))]  # self
+    return arguments
 
 
 def forward_of(
@@ -57,8 +59,8 @@ def forward_of(
         sample = sample[0]
     if not isinstance(sample, Tensor):
         raise TracingError(
-            f"expected the denoiser {type(module).__name__} to be called with latents as {family.sample!r} (family {family.name!r}), "
-            f"got the arguments {', '.join(inputs)}."
+            f"expected the denoiser {type(module).__name__} to be called with latents as {family.sample!r} "
+            f"(family {family.name!r}), got the arguments {', '.join(inputs)}."
         )
     if grid is not None:
         grids: tuple[Grid, ...] = (grid,)
@@ -77,7 +79,9 @@ def _levels(family: Family, module: nn.Module, cells: list[int]) -> tuple[Grid, 
     patch = [_patch(module, entry) for entry in family.patch]
     frames, rows, columns = (size // step if step else size for size, step in zip(cells, patch, strict=True))
     if any(size % step for size, step in zip(cells[1:], patch[1:], strict=True)):
-        raise TracingError(f"expected latents of {cells[1]} x {cells[2]} cells to divide into patches of {patch[1]} x {patch[2]}.")
+        raise TracingError(
+            f"expected latents of {cells[1]} x {cells[2]} cells to divide into patches of {patch[1]} x {patch[2]}."
+        )
     if patch[0] > 1:  # a last group of frames may be padded
         frames = -(-cells[0] // patch[0])
     grids = [(frames, rows, columns)]
@@ -112,8 +116,8 @@ def _packed_grid(family: Family, inputs: Mapping[str, Any], sample: Tensor) -> G
     frames, rows, columns = (inputs.get(name) for name in ("num_frames", "height", "width"))
     if not all(isinstance(size, int) for size in (frames, rows, columns)):
         raise TracingError(
-            f"expected packed latents of family {family.name!r} to come with num_frames, height and width, got {', '.join(inputs)}: "
-            "pass grid=(frames, rows, columns)."
+            f"expected packed latents of family {family.name!r} to come with num_frames, height and width, "
+            f"got {', '.join(inputs)}: pass grid=(frames, rows, columns)."
         )
     assert isinstance(frames, int) and isinstance(rows, int) and isinstance(columns, int)
     if frames * rows * columns != sample.shape[1]:

@@ -35,7 +35,9 @@ FAMILIES = (
         models=("ConsisIDTransformer3DModel",),
         rules=(
             _BLOCKS,
-            Rule(r"^(perceiver_cross_attention|local_facial_extractor)\b", None, reason="attends to a face, not to text or video"),
+            Rule(
+                r"^(perceiver_cross_attention|local_facial_extractor)\b", None, reason="attends to a face, not to text or video"
+            ),
         ),
         latents="BFCHW",
         text="first",

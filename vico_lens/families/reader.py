@@ -1,8 +1,8 @@
 """From a flat attention call to named axes: undo what the model did to its latents before calling the kernel.
 
-Models fold the axes that do not attend into the batch (``(row frame) head (y x)`` for spatial attention) and flatten those that do.
-Given the grid and the folded axes, the way back is a reshape, and wherever the sizes do not multiply up it is an error that says
-which site and which sizes: a trace with silently mixed-up axes would look as good as a right one.
+Models fold the axes that do not attend into the batch (``(row frame) head (y x)`` for spatial attention) and flatten those that
+do. Given the grid and the folded axes, the way back is a reshape, and wherever the sizes do not multiply up it is an error that
+says which site and which sizes: a trace with silently mixed-up axes would look as good as a right one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from vico_lens.interception import Attended, RawCall
 __all__ = ["MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
 
 MASKED = -3.0e38
-"""Stands for minus infinity in a bias: finite, so that a fully masked row gives numbers and not NaN, in the value and in its gradient."""
+"""Stands for minus infinity in a bias: finite, so that a fully masked row gives numbers and not NaN, in the value and in its
+gradient."""
 
 _AXES: tuple[Axis, ...] = ("frame", "y", "x")
 
@@ -99,7 +100,9 @@ def sizes(raw: RawCall) -> tuple[int, int, int, int, int]:
         return batch, heads, queries, keys, 0
     assert raw.query is not None and raw.key is not None
     if raw.query.ndim != 4:
-        raise TracingError(f"expected a query [batch, head, token, channel], got {raw.query.ndim} dimensions {tuple(raw.query.shape)}.")
+        raise TracingError(
+            f"expected a query [batch, head, token, channel], got {raw.query.ndim} dimensions {tuple(raw.query.shape)}."
+        )
     batch, heads, queries, channels = raw.query.shape
     return batch, heads, queries, int(raw.key.shape[-2]), channels
 
@@ -118,7 +121,9 @@ def grid_of(run: Attended, rule: Rule, forward: Forward, batch: int, queries: in
         if batch == forward.batch * fold and (text >= 0 if rule.kind == "joint" else text == 0):
             return grid, text
     grids = ", ".join("x".join(map(str, grid)) for grid in forward.grids)
-    raise _misfit(run, rule, forward, f"batch {batch} and {queries} queries", f"what the grid {grids} makes with {rule.fold} in the batch")
+    raise _misfit(
+        run, rule, forward, f"batch {batch} and {queries} queries", f"what the grid {grids} makes with {rule.fold} in the batch"
+    )
 
 
 def split_rows(raw: RawCall, batch: int, rows: Sequence[int]) -> Iterator[tuple[int, RawCall]]:
@@ -166,7 +171,9 @@ def _unfold(x: Tensor, fold: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
 
 def _unfold_bias(bias: Tensor, fold: tuple[int, ...], query_axes: tuple[int, ...], key_axes: tuple[int, ...]) -> Tensor:
     sizes = zip(bias.shape, (fold, None, query_axes, key_axes), strict=True)
-    shape = [n for size, axes in sizes for n in ((size,) if axes is None else axes if size == math.prod(axes) else (1,) * len(axes))]
+    shape = [
+        n for size, axes in sizes for n in ((size,) if axes is None else axes if size == math.prod(axes) else (1,) * len(axes))
+    ]
     return bias.reshape(shape).movedim(len(fold), 0)
 
 
@@ -179,7 +186,9 @@ def _roll(x: Tensor, text: int) -> Tensor:
 
 def _misfit(run: Attended, rule: Rule, forward: Forward, got: str, expected: str) -> TracingError:
     return TracingError(
-        f"{run.denoiser}.{run.module} ({rule.kind}): expected {expected} for a batch of {forward.batch} rows, got {got}. The model lays "
-        "its tokens out in a way this family's row does not describe (windowed or chunked attention does that): switch that option "
+        f"{run.denoiser}.{run.module} ({rule.kind}): expected {expected} for a batch of {forward.batch} rows, got {got}. The "
+        "model lays "
+        "its tokens out in a way this family's row does not describe (windowed or chunked attention does that): switch that "
+        "option "
         "off, or register a Family whose Rule has a `read` function for this module."
     )

@@ -1,6 +1,7 @@
 """Readers for what a row of the table cannot say: text compressed, reordered, or attended to beside an earlier part of the video.
 
-Each brings a call to the plain layout, text first or no text at all, and leaves the rest to :func:`vico_lens.families.reader.plain`.
+Each brings a call to the plain layout, text first or no text at all, and leaves the rest to
+:func:`vico_lens.families.reader.plain`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def compressed_text(run: Attended, rule: Rule, family: Family, forward: Forward,
     for row in rows:
         count = int(kept[row].sum())
         if not bool(kept[row, :count].all()):
-            raise TracingError(f"{run.denoiser}.{run.module}: expected the text mask to keep the first tokens, got one with gaps.")
+            raise TracingError(
+                f"{run.denoiser}.{run.module}: expected the text mask to keep the first tokens, got one with gaps."
+            )
         one = replace(run, calls=[run.calls[row]])
         for part in plain(one, rule, single, [0], text_last=True):
             yield replace(part, row=row)
@@ -42,8 +45,8 @@ def compressed_text(run: Attended, rule: Rule, family: Family, forward: Forward,
 def reordered_text(run: Attended, rule: Rule, family: Family, forward: Forward, rows: Sequence[int]) -> Iterator[Unfolded]:
     """Text of several encoders behind the video, valid tokens first (HunyuanVideo 1.5), put back in the order of the encoders.
 
-    The model's order is: valid image, second and first text tokens, then the invalid ones likewise. Image slots of text-to-video are
-    all masked and dropped.
+    The model's order is: valid image, second and first text tokens, then the invalid ones likewise. Image slots of text-to-video
+    are all masked and dropped.
     """
     masks = [_mask(forward, name, states) for name, states in zip(_MASKS, family.states, strict=True)]
     first, second, image = masks
@@ -55,7 +58,9 @@ def reordered_text(run: Attended, rule: Rule, family: Family, forward: Forward, 
     single = replace(forward, batch=1)
     for row in rows:
         parts = [(image[row], base[2]), (second[row], base[1]), (first[row], base[0])]
-        order = [torch.nonzero(mask).flatten() + at for mask, at in parts] + [torch.nonzero(~mask).flatten() + at for mask, at in parts]
+        order = [torch.nonzero(mask).flatten() + at for mask, at in parts] + [
+            torch.nonzero(~mask).flatten() + at for mask, at in parts
+        ]
         back = torch.argsort(torch.cat(order))[:keep] + video
         index = torch.cat([back, torch.arange(video, device=back.device)])
         one = slice(row, row + 1)
@@ -77,7 +82,8 @@ _MASKS = ("encoder_attention_mask", "encoder_attention_mask_2", "")
 
 def _mask(forward: Forward, name: str, states: str) -> Tensor:
     """Which tokens of one encoder are valid, ``[row, token]``."""
-    given, encoded = forward.inputs.get(name), forward.inputs[states]
+    given: object = forward.inputs.get(name)
+    encoded: Tensor = forward.inputs[states]
     if isinstance(given, Tensor):
         return given.bool()
     # an image is valid if there is one: text-to-video passes zeros
@@ -92,7 +98,7 @@ def _both(x: Tensor, index: Tensor) -> Tensor:
 
 
 def with_history(run: Attended, rule: Rule, family: Family, forward: Forward, rows: Sequence[int]) -> Iterator[Unfolded]:
-    """Tokens of earlier chunks in front of the current ones (Helios): cross-attention of the current ones, self-attention if alone."""
+    """Tokens of earlier chunks in front of the current ones (Helios): cross-attention of the current, self-attention if alone."""
     _, _, queries, _, _ = sizes(run.calls[-1])
     video = prod(forward.grids[0])
     if queries > video and rule.kind != "cross":
@@ -126,5 +132,8 @@ def unless_decoder(run: Attended, rule: Rule, family: Family, forward: Forward, 
         masked = bias.new_full((*bias.shape[:-1], image), MASKED)
         zeros = key.new_zeros((key.shape[0], image, key.shape[-1]))
         yield replace(
-            part, tokens=image + text, key=torch.cat([zeros, key], 1), bias=torch.cat([masked, bias.expand(*bias.shape[:-1], text)], -1)
+            part,
+            tokens=image + text,
+            key=torch.cat([zeros, key], 1),
+            bias=torch.cat([masked, bias.expand(*bias.shape[:-1], text)], -1),
         )

@@ -1,4 +1,4 @@
-"""UNet families: spatial and cross-attention frame by frame, temporal attention position by position, grids halved level by level."""
+"""UNet families: spatial and cross-attention frame by frame, temporal attention place by place, grids halved level by level."""
 
 from __future__ import annotations
 

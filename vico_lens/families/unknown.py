@@ -1,8 +1,8 @@
 """Pipelines without a row: classify their attention by what is seen, or say what has to be registered.
 
-Sizes decide. A kernel call whose keys are as many as the text tokens, in a module that was given encoder states, is cross-attention;
-one whose queries are a frame's cells, with the frames in its batch, is spatial; and so on. Where two readings fit the same sizes
-nothing is guessed.
+Sizes decide. A kernel call whose keys are as many as the text tokens, in a module that was given encoder states, is
+cross-attention; one whose queries are a frame's cells, with the frames in its batch, is spatial; and so on. Where two readings
+fit the same sizes nothing is guessed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _DENOISERS = ("unet", "transformer", "transformer_2", "dit", "denoiser")
 
 
 def made_up(pipe: object) -> Family:
-    """Return a row made from the components of a pipeline that no row is for; it has no rules, so every site is classified by sizes.
+    """Return a row made from the components of a pipeline that no row is for; it has no rules, so every site is classified by
+    sizes.
 
     Raises
     ------
@@ -34,8 +35,10 @@ def made_up(pipe: object) -> Family:
     found = [name for name in _DENOISERS if isinstance(getattr(pipe, name, None), nn.Module)]
     if not found:
         raise TracingError(
-            f"expected {type(pipe).__name__} to be a video pipeline with a denoiser called {', '.join(_DENOISERS)}, got none of them. "
-            'Register a vico_lens.families.Family in the entry-point group "vico_lens.families", with `denoisers` naming the component.'
+            f"expected {type(pipe).__name__} to be a video pipeline with a denoiser called {', '.join(_DENOISERS)}, got none "
+            "of them. "
+            'Register a vico_lens.families.Family in the entry-point group "vico_lens.families", with `denoisers` naming the '
+            "component."
         )
     root = getattr(pipe, found[0])
     warnings.warn(
@@ -98,9 +101,11 @@ def inferred_rule(run: Attended, forward: Forward) -> Rule:
     if len({(rule.kind, rule.fold) for rule in readings}) != 1:
         fits = " and ".join(f"{rule.kind} with {rule.fold or 'nothing'} in the batch" for rule in readings) or "nothing known"
         raise TracingError(
-            f"{run.denoiser}.{run.module}: expected a layout that its sizes give away, but batch {batch}, {queries} queries and {keys} keys "
+            f"{run.denoiser}.{run.module}: expected a layout that its sizes give away, but batch {batch}, {queries} queries "
+            f"and {keys} keys "
             f"fit {fits} (grids {forward.grids}, {forward.text} text tokens). Register a Family in the entry-point group "
-            f'"vico_lens.families" with a Rule for {run.module!r} that says its kind and folded axes, or kind=None to leave it out.'
+            f'"vico_lens.families" with a Rule for {run.module!r} that says its kind and folded axes, or kind=None to leave it '
+            "out."
         )
     return readings[0]
 
