@@ -63,7 +63,7 @@ class Recipe:
     muon_rate: float = 0.015
     adam_rate: float = 1.5e-3
     warmup: int = 100
-    decay_steps: int = 5000
+    decay_steps: int = 4500
     decay_floor: float = 0.03
     shift: float = 3.0
     mean_share: float = 0.12
@@ -100,7 +100,7 @@ _LATE = {"one": 0.5, "two": 0.35, "three": 0.05, "relation": 0.1}
 RECIPE = Recipe(
     stages=(
         Stage("single frames", 1500, 32, 1, 0.0, _EARLY),
-        Stage("four of eight frames", 14000, 10, 4, 0.2, _EARLY),
-        Stage("whole clips", 4000, 8, 8, 0.0, _LATE),
+        Stage("four of eight frames", 10500, 10, 4, 0.2, _EARLY),
+        Stage("whole clips", 3000, 8, 8, 0.0, _LATE),
     )
 )
