@@ -67,10 +67,12 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# The judge is checked on 2,000 clips here, on 240 in `make test`.
+check-all: export VICO_LENS_JUDGE_CLIPS = 2000
 check-all: test lint types floors docs
 
 tinyworld-model: $(VENV)/.runtime
-	$(BIN)/python -m vico_lens.tinyworld.train --out runs/tinyworld
+	$(BIN)/python -m vico_lens.tinyworld.training --work runs/tinyworld
 
 clean:
 	rm -rf $(VENV) demo-output site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
