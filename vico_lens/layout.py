@@ -6,7 +6,7 @@ dimensions, coordinates and attributes are written down once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,17 @@ import xarray as xr
 
 from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, AttentionSite, Kind, TokenTable, parse_group, weights_dims
 
-__all__ = ["TOKEN_COORDS", "Group", "Header", "assemble", "attention_groups", "token_coords"]
+__all__ = [
+    "TOKEN_COORDS",
+    "Group",
+    "Header",
+    "assemble",
+    "attention_groups",
+    "group_attrs",
+    "root_coords",
+    "site_coords",
+    "token_coords",
+]
 
 TOKEN_COORDS = {
     "token_text": "text",
@@ -92,6 +102,39 @@ def token_coords(tokens: Sequence[TokenTable]) -> dict[str, tuple[tuple[str, ...
     return coords
 
 
+def root_coords(header: Header) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    """Return the coordinates of the root with their dimensions and attributes."""
+    about_branch = {"long_name": "half of the classifier-free guidance"}
+    tokens = next(iter(header.coords.values()))[1].shape[-1] if header.coords else 0
+    coords: dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] = {
+        "step": (("step",), np.asarray(header.steps, dtype=np.int64), {"long_name": "index of the denoising step"}),
+        "timestep": (("step",), np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
+        "token": (("token",), np.arange(tokens), {"long_name": "place of the token in the text"}),
+    }
+    if len(header.branches) > 1:
+        coords["branch"] = (("branch",), np.asarray(header.branches, dtype=object), about_branch)
+    else:
+        coords["branch"] = ((), np.asarray(header.branches[0], dtype=object), about_branch)
+    coords.update({name: (dims, values, {}) for name, (dims, values) in header.coords.items()})
+    return coords
+
+
+def site_coords(sites: Sequence[AttentionSite]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Return the coordinates of a group along its layers."""
+    return {
+        "module": (("layer",), np.array([site.module for site in sites], dtype=object)),
+        "order": (("layer",), np.array([site.order for site in sites], dtype=np.int64)),
+        "heads": (("layer",), np.array([site.heads for site in sites], dtype=np.int64)),
+        "head_size": (("layer",), np.array([site.head_size for site in sites], dtype=np.int64)),
+    }
+
+
+def group_attrs(kind: Kind, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the attributes of a group."""
+    over = ", ".join(JOINT_BLOCKS) if kind == "joint" else " ".join(KEY_DIMS[kind])
+    return {"kind": kind, "grid": list(grid), "normalised_over": over}
+
+
 def assemble(header: Header, groups: Mapping[str, Group], video: Any | None = None) -> xr.DataTree:
     """Build the tree of a trace.
 
@@ -109,44 +152,25 @@ def assemble(header: Header, groups: Mapping[str, Group], video: Any | None = No
     xarray.DataTree
         As described in the data model; nothing that is lazy is computed.
     """
-    branch, prompt = len(header.branches) > 1, header.prompts > 1
-    coords: dict[str, Any] = {
-        "step": ("step", np.asarray(header.steps, dtype=np.int64), {"long_name": "index of the denoising step"}),
-        "timestep": ("step", np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
-    }
-    if branch:
-        coords["branch"] = ("branch", np.asarray(header.branches, dtype=object))
-    tokens = len(next(iter(header.coords.values()))[1].T) if header.coords else 0
-    coords["token"] = ("token", np.arange(tokens))
-    coords.update(header.coords)
-    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(coords=coords, attrs=header.attrs)}
+    nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(coords=root_coords(header), attrs=header.attrs)}
     for name, group in sorted(groups.items()):
-        nodes[f"/{name}"] = _dataset(group, branch=branch, prompt=prompt)
+        nodes[f"/{name}"] = _dataset(group, branch=len(header.branches) > 1, prompt=header.prompts > 1)
     if video is not None:
         nodes["/video"] = xr.Dataset({"rgb": (("frame", "row", "column", "channel"), video, {"long_name": "generated video"})})
     return xr.DataTree.from_dict(nodes, name="trace")
 
 
 def _dataset(group: Group, *, branch: bool, prompt: bool) -> xr.Dataset:
-    sites = group.sites
-    coords = {
-        "module": ("layer", np.array([site.module for site in sites], dtype=object)),
-        "order": ("layer", np.array([site.order for site in sites], dtype=np.int64)),
-        "heads": ("layer", np.array([site.heads for site in sites], dtype=np.int64)),
-        "head_size": ("layer", np.array([site.head_size for site in sites], dtype=np.int64)),
-    }
     attrs = {"long_name": "attention weight", "units": "1", "valid_min": 0.0, "valid_max": 1.0}
     variables = {
         name: xr.Variable(dims, group.arrays[name], attrs, group.encoding.get(name), fastpath=True)
         for name, dims in weights_dims(group.kind, branch=branch, prompt=prompt).items()
         if name in group.arrays
     }
-    over = ", ".join(JOINT_BLOCKS) if group.kind == "joint" else " ".join(KEY_DIMS[group.kind])
-    about = {"kind": group.kind, "grid": list(group.grid), "normalised_over": over}
-    return xr.Dataset(variables, coords, about)
+    return xr.Dataset(variables, site_coords(group.sites), group_attrs(group.kind, group.grid))
 
 
-def attention_groups(tree: xr.DataTree) -> Iterable[tuple[str, Kind, tuple[int, int, int], xr.DataTree]]:
+def attention_groups(tree: xr.DataTree) -> Iterator[tuple[str, Kind, tuple[int, int, int], xr.DataTree]]:
     """Yield name, kind, grid and node of every group of attention sites in a trace."""
     for node in tree.subtree:
         parsed = parse_group(node.path)

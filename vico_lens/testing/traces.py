@@ -1,13 +1,16 @@
 """Synthetic traces: what a traced run would give, without a model, seeded and in milliseconds.
 
-Two blobs move through the video; the queries of cross-attention know which blob they lie in, the keys of a word know which blob it
-names, and self-attention prefers near places and equal blobs. So maps look like attention (peaked, smooth, row-stochastic), and a
-method that finds the blobs can be told from one that does not.
+Two blobs move through the video; the queries of cross-attention know which blob they lie in, the keys of a word know which blob
+it names, and self-attention prefers near places and equal blobs. So maps look like attention (peaked, smooth, row-stochastic),
+and a method that finds the blobs can be told from one that does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +21,12 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.softmax import MASKED
-from vico_lens.schema import SCHEMA_VERSION, AttentionCall, AttentionSite, Branch, Kind, TokenKind, TokenTable
+from vico_lens.schema import SCHEMA_VERSION, AttentionCall, AttentionSite, Branch, Kind, Sink, TokenKind, TokenTable
+from vico_lens.storage.forms import Form
+from vico_lens.store import TraceWriter
 from vico_lens.testing.eager import eager_tree
 
-__all__ = ["PROMPT", "FakeFamily", "fake_calls", "fake_sites", "fake_tokens", "fake_trace"]
+__all__ = ["PROMPT", "FakeFamily", "fake_calls", "fake_sites", "fake_tokens", "fake_trace", "record"]
 
 FakeFamily = Literal["unet", "spacetime", "joint"]
 Grid = tuple[int, int, int]
@@ -162,8 +167,10 @@ def fake_trace(
     seed: int = 0,
     mask_padding: bool = False,
     video: bool = False,
+    to: str | PathLike[str] | None = None,
+    form: Form | None = None,
 ) -> xr.DataTree:
-    """Return a synthetic trace with eager weights.
+    """Return a synthetic trace: eager weights, or written and opened as a traced run would be.
 
     Parameters
     ----------
@@ -183,6 +190,10 @@ def fake_trace(
         Hide padding from the softmax.
     video : bool
         Add a ``/video`` group, in which the blobs can be seen.
+    to : path or None
+        Store to write.
+    form : str or None
+        Form of storage. None gives eager weights, without a store, unless there is a path to write to.
 
     Examples
     --------
@@ -201,7 +212,32 @@ def fake_trace(
             sites, table, step=step, branch=branch, prompt=row, seed=seed, mask_padding=mask_padding
         )
     ]
-    return eager_tree(calls, tables, fake_attrs(prompts, steps, sites, seed), video=fake_video(grid) if video else None)
+    attrs = fake_attrs(prompts, steps, sites, seed)
+    frames = fake_video(grid) if video else None
+    if to is None and form is None:
+        return eager_tree(calls, tables, attrs, video=frames)
+    return record(TraceWriter(to, form=form or "auto"), calls, tables, attrs, steps=steps, branches=branches, video=frames)
+
+
+def record(
+    sink: Sink,
+    calls: Iterable[AttentionCall],
+    tokens: Sequence[TokenTable],
+    attrs: Mapping[str, object],
+    *,
+    steps: Sequence[int],
+    branches: Sequence[Branch] = ("cond",),
+    video: np.ndarray | None = None,
+) -> xr.DataTree:
+    """Play `calls`, ordered by step, into a sink as a tracer would, and close it."""
+    sink.start(attrs, tokens, prompts=len(tokens), branches=branches, steps=steps)
+    for step, members in groupby(calls, lambda call: call.step):
+        for call in members:
+            sink.write(call)
+        sink.finish_step(step)
+    if video is not None:
+        sink.keep_video(video)
+    return sink.close()
 
 
 def fake_attrs(prompts: Sequence[str], steps: Sequence[int], sites: Sequence[AttentionSite], seed: int) -> dict[str, Any]:
@@ -217,11 +253,11 @@ def fake_attrs(prompts: Sequence[str], steps: Sequence[int], sites: Sequence[Att
         "guidance_scale": 7.5,
         "seed": seed,
         "capture": '{"store": "weights"}',
-        "versions": '{"torch": "' + torch.__version__ + '"}',
+        "versions": json.dumps({"torch": torch.__version__}),
         "device": "cpu",
         "dtype": "float32",
         "schema_version": SCHEMA_VERSION,
-        "coverage": '{"seen": %d, "recorded": %d, "skipped": []}' % (len(names), len(names)),
+        "coverage": json.dumps({"seen": len(names), "recorded": len(names), "skipped": []}),
         "complete": True,
         "steps_finished": len(steps),
         "steps_planned": len(steps),

@@ -1,0 +1,271 @@
+"""Opening a stored trace: from a Zarr hierarchy to the tree of the schema, with weights that compute themselves.
+
+Only steps that were finished are shown. A store whose writer was killed opens like any other; its attributes say how far it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+from xarray.core import indexing
+from zarr.abc.store import Store
+
+from vico_lens.errors import SchemaError, StoreError
+from vico_lens.layout import TOKEN_COORDS, Group, Header, assemble
+from vico_lens.lazy import Block, FactorSource, LazyWeights, NormaliserCache, Read
+from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, SCHEMA_VERSION, AttentionSite, Kind, parse_group, weights_dims
+from vico_lens.storage.forms import bias_dims, shared_dims
+from vico_lens.storage.places import partial_of
+from vico_lens.storage.tracefile import KEY
+
+__all__ = ["chunked", "open_store"]
+
+
+def open_store(source: str | PathLike[str] | Store, device: torch.device, limit: int) -> xr.DataTree:
+    """Open a trace.
+
+    Parameters
+    ----------
+    source : path or zarr store
+        A folder, a zip, or anything zarr takes as a store.
+    device : torch.device
+        Where weights are computed from factors.
+    limit : int
+        Bytes that a single request may take.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it is damaged.
+    SchemaError
+        If the store is not a trace, or from a newer release.
+    """
+    name = str(source) if isinstance(source, str | PathLike) else type(source).__name__
+    root = _root(source, name)
+    own: Any = root.attrs.get(KEY)
+    if not isinstance(own, dict) or "schema_version" not in own:
+        held = ", ".join(sorted(root.keys())[:8]) or "nothing"
+        raise SchemaError(
+            f"expected a trace written by vico-lens at {name}; got a Zarr store of something else (it holds {held}). "
+            "Open it with xarray.open_datatree(..., engine='zarr')."
+        )
+    if own["schema_version"] > SCHEMA_VERSION:
+        raise SchemaError(
+            f"expected a trace of schema version {SCHEMA_VERSION} or older at {name}; got version {own['schema_version']}. "
+            "Install a newer vico-lens."
+        )
+    nodes = dict(root.members(max_depth=None))
+    arrays: dict[str, zarr.Array[Any]] = {path: node for path, node in nodes.items() if isinstance(node, zarr.Array)}
+    attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
+    reader = _Reader(name, arrays)
+    finished = own["finished"]
+    coords = {}
+    for coordinate in TOKEN_COORDS:
+        if coordinate in arrays:
+            values = reader.read(coordinate, (...,))
+            values = values if values.dtype.kind == "i" else values.astype(object)
+            coords[coordinate] = (("token",) if values.ndim == 1 else ("prompt", "token"), values)
+    header = Header(
+        attrs,
+        reader.read("step", (slice(0, finished),)).tolist(),
+        reader.read("timestep", (slice(0, finished),)).tolist(),
+        own["branches"],
+        own["prompts"],
+        coords,
+    )
+    groups = {}
+    for path, node in nodes.items():
+        parsed = parse_group(path)
+        if parsed is not None and isinstance(node, zarr.Group) and KEY in node.attrs:
+            facts: Any = node.attrs[KEY]
+            groups[path] = _group(path, *parsed, facts["sites"], header, reader, device, limit)
+    video = indexing.LazilyIndexedArray(_Video(reader)) if "video/rgb" in arrays else None
+    return assemble(header, groups, video)
+
+
+def _root(source: Any, name: str) -> zarr.Group:
+    """Open the root group, whatever is wrong said in words."""
+    store = source
+    if isinstance(source, str | PathLike):
+        path = Path(source)
+        if not path.exists() and partial_of(path).exists():
+            path = partial_of(path)  # a zip whose writer was killed
+        if not path.exists() and "://" not in str(source):
+            raise StoreError(f"expected a trace at {path}; there is nothing. Check the path.")
+        store = path if path.exists() else str(source)
+        if path.is_file():
+            try:
+                store = zarr.storage.ZipStore(path, mode="r")
+                store._sync_open()
+            except Exception as error:
+                raise StoreError(f"expected a zip store or a folder at {path}; got a file that is neither ({error}).") from error
+    try:
+        return zarr.open_group(store, mode="r")
+    except zarr.errors.GroupNotFoundError:
+        raise StoreError(f"expected a trace at {name}; got something that is not a Zarr store. Check the path.") from None
+    except (ValueError, KeyError, OSError) as error:
+        raise StoreError(f"cannot read the root of the trace at {name}: {error}. The store is damaged.") from error
+
+
+class _Reader:
+    """Reads parts of the arrays of a store; what cannot be read is named."""
+
+    def __init__(self, name: str, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+        self.name = name
+        self.arrays = arrays
+
+    def read(self, path: str, key: tuple[Any, ...]) -> np.ndarray:
+        """Read an orthogonal selection: integers, slices, index arrays and one ellipsis."""
+        array = self.arrays[path]
+        if ... in [part for part in key if part is Ellipsis]:
+            at = next(i for i, part in enumerate(key) if part is Ellipsis)
+            key = (*key[:at], *[slice(None)] * (array.ndim - len(key) + 1), *key[at + 1 :])
+        plain = tuple(_as_slice(part) for part in key)
+        try:
+            if any(isinstance(part, np.ndarray) for part in plain):
+                return np.asarray(array.oindex[plain])
+            return np.asarray(array[plain])
+        except Exception as error:  # codecs raise whatever their library does
+            raise StoreError(
+                f"cannot read {path} of the trace at {self.name}: a chunk is damaged or cut off ({error}). The rest of the trace "
+                "can be read; select other steps or layers."
+            ) from error
+
+    def within(self, group: str) -> Read:
+        """Return `read` for the arrays of one group."""
+        return lambda name, key: self.read(f"{group}/{name}", key)
+
+
+def _as_slice(part: Any) -> Any:
+    """Turn an index array that runs without gaps into a slice, which is read chunk by chunk."""
+    if isinstance(part, np.ndarray) and part.ndim and len(part) and (np.diff(part) == 1).all():
+        return slice(int(part[0]), int(part[-1]) + 1)
+    return part
+
+
+class _Video(xr.backends.BackendArray):
+    """The generated video, read when looked at."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+        self.shape = reader.arrays["video/rgb"].shape
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        read = lambda part: self._reader.read("video/rgb", part)  # noqa: E731 - an adapter wants a callable
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, read)
+
+
+def _group(
+    path: str,
+    kind: Kind,
+    grid: tuple[int, int, int],
+    facts: Sequence[Mapping[str, Any]],
+    header: Header,
+    reader: _Reader,
+    device: torch.device,
+    limit: int,
+) -> Group:
+    """Make the lazy variables of one group."""
+    fields = ("heads", "head_size", "tokens", "order")
+    sites = [AttentionSite(site["module"], kind, grid, *(site[name] for name in fields)) for site in facts]
+    branch, prompt = len(header.branches) > 1, header.prompts > 1
+    names = weights_dims(kind, branch=branch, prompt=prompt)
+    leading = {"step": len(header.steps), "branch": len(header.branches), "prompt": header.prompts, "layer": len(sites)}
+    sizes = {
+        **leading,
+        "head": max(site.heads for site in sites),
+        "token": max(site.tokens for site in sites),
+        **dict(zip(("frame", "y", "x"), grid, strict=True)),
+    }
+    read = reader.within(path)
+    factors = _factors(path, kind, sites, facts, sizes, reader, device) if f"{path}/query" in reader.arrays else None
+    framed = factors is not None and kind == "cross" and "frame" in _dims(reader, f"{path}/key")
+    arrays, encoding = {}, {}
+    for name, dims in names.items():
+        shape = tuple(sizes[dim.removeprefix("key_")] for dim in dims)
+        block, forms = _block(kind, name, sizes, framed), [site["form"] for site in facts]
+        lazy = LazyWeights(shape, name, block, forms, [site.heads for site in sites], factors, read, limit)
+        arrays[name] = indexing.LazilyIndexedArray(lazy)
+        encoding[name] = {"preferred_chunks": _preferred(dims, shape)}
+    return Group(kind, grid, sites, arrays, encoding)
+
+
+def _dims(reader: _Reader, path: str) -> tuple[str, ...]:
+    return tuple(str(dim) for dim in reader.arrays[path].metadata.dimension_names or ())  # type: ignore[union-attr]
+
+
+def _block(kind: Kind, name: str, sizes: Mapping[str, int], framed: bool) -> Block:
+    if kind == "joint":
+        rows, keys = name.split("_")
+        text, video = (sizes["token"],), (sizes["frame"], sizes["y"], sizes["x"])
+        axes = {"text": text, "video": video}
+        first = {"text": 0, "video": sizes["token"]}
+        assert name in JOINT_BLOCKS
+        return Block((), axes[rows], axes[keys], first[rows], first[keys])
+    shared = shared_dims(kind, framed)
+    rows_dims = [dim for dim in QUERY_DIMS[kind] if dim not in shared]
+    keys_dims = [dim.removeprefix("key_") for dim in KEY_DIMS[kind]]
+    extent = [tuple(sizes[dim] for dim in dims) for dims in (shared, rows_dims, keys_dims)]
+    return Block(extent[0], extent[1], extent[2])
+
+
+def _factors(
+    path: str,
+    kind: Kind,
+    sites: Sequence[AttentionSite],
+    facts: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int],
+    reader: _Reader,
+    device: torch.device,
+) -> FactorSource:
+    axes = bias_dims(kind)
+    sequence = sizes["token"] + sizes["frame"] * sizes["y"] * sizes["x"]
+    full = {**sizes, "sequence": sequence}
+    framed = kind == "cross" and "frame" in _dims(reader, f"{path}/key")
+    count = 1 + len(shared_dims(kind, framed))
+    middle = 2 if kind == "joint" else 1 + len(QUERY_DIMS[kind])
+    extent = [full[dim.removeprefix("key_")] for dim in axes]
+    bias = f"{path}/bias" in reader.arrays
+    return FactorSource(
+        read=reader.within(path),
+        scale=[float(site["scale"]) for site in facts],
+        head_size=[site.head_size for site in sites],
+        bias_axes=tuple(axes.index(dim) for dim in _dims(reader, f"{path}/bias") if dim in axes) if bias else None,
+        bias_rows=tuple(extent[count:middle]),
+        bias_keys=tuple(extent[middle:]),
+        gain=f"{path}/gain" in reader.arrays,
+        device=device,
+        cache=NormaliserCache(),
+    )
+
+
+def chunked(tree: xr.DataTree, chunks: Mapping[str, int]) -> xr.DataTree:
+    """Turn the weights of a trace into dask arrays, in their preferred chunks where `chunks` does not say otherwise."""
+
+    def chunk(dataset: xr.Dataset) -> xr.Dataset:
+        parts = {}
+        for name, variable in dataset.data_vars.items():
+            wanted = {**variable.encoding.get("preferred_chunks", {}), **chunks}
+            parts[name] = variable.chunk({dim: size for dim, size in wanted.items() if dim in variable.dims})
+        return dataset.assign(parts)
+
+    return xr.DataTree.from_dict({node.path: chunk(node.to_dataset(inherit=False)) for node in tree.subtree}, name=tree.name)
+
+
+def _preferred(dims: Sequence[str], shape: Sequence[int]) -> dict[str, int]:
+    """Chunks for dask: one call and one head each, and few enough queries to keep a chunk under 64 MB."""
+    chunks = dict(zip(dims, shape, strict=True))
+    head = list(dims).index("head")
+    chunks.update({dim: 1 for dim in dims[: head + 1]})
+    for dim in dims[head + 1 :]:
+        while chunks[dim] > 1 and 4 * np.prod(list(chunks.values()), dtype=float) > 64e6:
+            chunks[dim] = -(-chunks[dim] // 2)
+    return chunks

@@ -1,0 +1,72 @@
+"""Paths of traces: whether one is free, and how a folder becomes a zip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+
+from vico_lens.errors import StoreError, VicoLensError
+
+__all__ = ["check_free", "pack", "partial_of", "remove"]
+
+
+def partial_of(path: Path) -> Path:
+    """Folder into which a zip is written until it is closed."""
+    return path.with_name(path.name + ".partial")
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that is taken or cannot be written, before a model runs for it.
+
+    Raises
+    ------
+    StoreError
+        If something is there, other than a trace that may be overwritten, or nothing can be written there.
+    """
+    from vico_lens.storage.opening import open_store
+
+    for old in (path, partial_of(path)):
+        if not (old.exists() or old.is_symlink()):
+            continue
+        if not overwrite:
+            raise StoreError(f"{old} exists already. Choose another path, or pass overwrite=True to replace a trace.")
+        try:
+            open_store(old, torch.device("cpu"), 0)
+        except VicoLensError as error:
+            raise StoreError(f"expected a trace to overwrite at {old}; got something else, left as it is ({error})") from None
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing.is_dir():
+        raise StoreError(f"expected a folder above {path}; {existing} is a file. Choose another path.")
+    probe = existing / f".vico-lens-{os.getpid()}.partial"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {existing}: {error.strerror or error}. Choose a path that can be written.") from error
+
+
+def remove(path: Path) -> None:
+    """Remove a trace, which `check_free` found to be one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Pack a finished folder into a zip, which appears whole or not at all, and remove the folder."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(folder).as_posix())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    shutil.rmtree(folder)

@@ -1,0 +1,277 @@
+"""Writing and opening traces.
+
+`TraceWriter` takes attention calls while the model runs and streams them to Zarr v3 from a thread of its own, with a bound on the
+bytes in flight. A step is declared once it is whole, so a run that is killed at any moment leaves a store that opens and holds
+every finished step. `open_trace` gives the tree of the schema, whatever the form the weights are stored in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vico_lens.errors import InputError, StoreError
+from vico_lens.layout import Header, token_coords
+from vico_lens.schema import AttentionCall, Branch, TokenKind, TokenTable
+from vico_lens.storage.background import Background
+from vico_lens.storage.forms import FORMS, Form, Former
+from vico_lens.storage.opening import chunked, open_store
+from vico_lens.storage.places import check_free, pack, partial_of, remove
+from vico_lens.storage.precision import PRECISIONS, Precision
+from vico_lens.storage.tracefile import TraceFile, plain_attrs
+from vico_lens.storage.zarrfile import Directory, Memory, Tree
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from zarr.abc.store import Store
+
+__all__ = ["TraceWriter", "open_trace"]
+
+_LIMIT = 8 << 30
+
+
+def open_trace(
+    path: str | PathLike[str] | Store,
+    *,
+    device: str | torch.device = "cpu",
+    chunks: Mapping[str, int] | None = None,
+    limit: int = _LIMIT,
+) -> xr.DataTree:
+    """Open a trace; nothing is read but its metadata and coordinates.
+
+    Attention weights are there under their names whether they were stored or have to be computed from query and key, and a slice
+    costs what the slice needs. The trace of a run that was killed opens with the steps it finished; ``attrs["complete"]``,
+    ``attrs["steps_finished"]`` and ``attrs["steps_planned"]`` say how far it got.
+
+    Parameters
+    ----------
+    path : path or zarr store
+        A folder, a ``.zip``, a URL that zarr understands, or a zarr store.
+    device : str or torch.device
+        Where weights are computed from their factors.
+    chunks : mapping or None
+        Give dask arrays: with ``{}`` in chunks of one call and one head, cut further where those are large; sizes by dimension
+        override. None gives lazily indexed arrays without dask.
+    limit : int
+        Bytes that a single request without dask may take; a larger one is refused instead of exhausting the memory.
+
+    Returns
+    -------
+    xarray.DataTree
+        One group a kind and grid, such as ``/cross/16x40x64``.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing at `path`, it is damaged, or cannot be read.
+    SchemaError
+        If it is a store of something else, or from a newer release.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = fake_trace(to=f"{folder}/run.zarr", form="factors")
+    >>> open_trace(f"{folder}/run.zarr")["cross/4x4x4"].weights.sel(step=1).sizes["token"]
+    20
+    """
+    tree = open_store(path, torch.device(device), limit)
+    return tree if chunks is None else chunked(tree, chunks)
+
+
+class TraceWriter:
+    """Stores the attention calls of one run; implements :class:`vico_lens.schema.Sink`.
+
+    Parameters
+    ----------
+    to : path or None
+        A folder to be made, a path that ends in ``.zip``, or None for memory. A zip is written as the folder ``<name>.partial``
+        and packed on `close`.
+    form : str
+        ``weights`` stores maps, ``factors`` query and key, ``auto`` whichever is smaller at each site.
+    dtype : str
+        ``model`` (float32 for a float32 model, else float16), ``float32`` or ``float16``.
+    overwrite : bool
+        Replace an existing trace at `to`, at the first call. Anything that is not a trace is never replaced.
+    queue_bytes : int
+        Bytes that may wait to be written; the model waits for the disk beyond that.
+
+    Raises
+    ------
+    StoreError
+        If there is something at `to` already, or nothing can be written there.
+    InputError
+        If `form` or `dtype` is unknown.
+    """
+
+    def __init__(
+        self,
+        to: str | PathLike[str] | None,
+        *,
+        form: Form = "auto",
+        dtype: Precision = "model",
+        overwrite: bool = False,
+        queue_bytes: int = 256 << 20,
+    ) -> None:
+        for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
+            if value not in known:
+                raise InputError(f"{name}: expected one of {', '.join(known)}; got {value!r}.")
+        self.path = None if to is None else Path(to)
+        self.form: Form = form
+        self.dtype: Precision = dtype
+        self._overwrite = overwrite
+        self._work = Background(queue_bytes)
+        self._memory = Memory()
+        self._file: TraceFile | None = None
+        self._former: Former | None = None
+        self._branches: tuple[Branch, ...] = ()
+        self._prompts = 1
+        self._step: tuple[int, float] | None = None
+        self._failed = False
+        if self.path is not None:
+            check_free(self.path, overwrite=overwrite)
+
+    @property
+    def _folder(self) -> Path:
+        """Where files are written."""
+        assert self.path is not None
+        return partial_of(self.path) if self.path.suffix == ".zip" else self.path
+
+    def start(
+        self,
+        attrs: Mapping[str, object],
+        tokens: Sequence[TokenTable],
+        *,
+        prompts: int = 1,
+        branches: Sequence[Branch] = ("cond",),
+        steps: Sequence[int] | None = None,
+        timesteps: Sequence[float] | None = None,
+    ) -> None:
+        """Make the store. See :meth:`vico_lens.schema.Sink.start`."""
+        if self._file is not None:
+            raise StoreError("expected one start of a trace; got a second. Make a new TraceWriter for another run.")
+        if len(tokens) not in (1, prompts):
+            raise InputError(f"tokens: expected one table, or one for each of {prompts} rows; got {len(tokens)}.")
+        longest = max((len(table) for table in tokens), default=0)
+        tables = [_pad(table, longest) for table in tokens]
+        header = Header(plain_attrs(attrs), [], [], tuple(branches), prompts, token_coords(tables))
+        if self.path is not None and self._overwrite:
+            for old in (self.path, partial_of(self.path)):
+                remove(old)
+        target = self._memory if self.path is None else Directory(self._folder)
+        self._branches, self._prompts = tuple(branches), prompts
+        self._former = Former(self.form, self.dtype, longest)
+        planned = None if steps is None else len(steps)
+        with self._telling():
+            self._file = TraceFile(Tree(target, compress=self.path is not None), header, planned)
+
+    def write(self, call: AttentionCall) -> None:
+        """Take one call; its tensors are copied before this returns."""
+        file, former = self._started()
+        if call.branch not in self._branches or not 0 <= call.prompt < self._prompts:
+            raise StoreError(
+                f"{call.site.module}: expected a call of {' or '.join(self._branches)} and a prompt row below {self._prompts}, "
+                f"as declared at the start; got {call.branch}, row {call.prompt}."
+            )
+        if self._step is not None and self._step[0] != call.step:
+            raise StoreError(f"expected step {self._step[0]} to be finished before a call of step {call.step}. Finish it first.")
+        self._step = (call.step, float(call.timestep))
+        stored = former.take(call)
+        branch = self._branches.index(call.branch)
+        self._submit(lambda: file.put(stored, branch, call.prompt), stored.bytes)
+
+    def finish_step(self, step: int) -> None:
+        """Declare that every call of `step` was written: from then on the step survives a kill."""
+        file, _ = self._started()
+        current, timestep = self._step if self._step is not None else (step, float("nan"))
+        if current != step:
+            raise StoreError(f"expected step {current} to be finished, whose calls came last; got step {step}.")
+        self._step = None
+        self._submit(lambda: file.finish(step, timestep))
+
+    def annotate(self, attrs: Mapping[str, object]) -> None:
+        """Add or replace provenance that was learned on the way."""
+        file, _ = self._started()
+        plain = plain_attrs(attrs)
+        self._submit(lambda: file.annotate(plain))
+
+    def keep_video(self, rgb: np.ndarray) -> None:
+        """Keep the generated video, uint8 with axes ``frame, row, column, channel``."""
+        file, _ = self._started()
+        if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3:
+            raise InputError(f"rgb: expected uint8 (frame, row, column, 3); got {rgb.dtype} {rgb.shape}.")
+        frames = rgb.copy()
+        self._submit(lambda: file.video(frames), frames.nbytes)
+
+    def close(self, *, complete: bool = True) -> xr.DataTree:
+        """End the trace and return it, opened; after a failed write, what was finished before it.
+
+        Raises
+        ------
+        StoreError
+            If the last writes failed, and nobody was told yet.
+        """
+        file, _ = self._started()
+        if not self._failed:
+            self._submit(lambda: file.end(complete=complete))
+            with self._telling():
+                self._work.drain()
+                if self.path is not None and self.path.suffix == ".zip":
+                    pack(self._folder, self.path)
+        self._work.stop()
+        if self.path is None:
+            from zarr.storage import MemoryStore
+
+            return open_trace(MemoryStore(self._memory.data, read_only=True))
+        return open_trace(self.path)
+
+    def discard(self) -> None:
+        """End without a trace: nothing was started, so nothing is there to remove."""
+        self._work.stop()
+
+    def _started(self) -> tuple[TraceFile, Former]:
+        if self._file is None or self._former is None:
+            raise StoreError("expected start() before anything is written; got none. Call it at the first attention call.")
+        return self._file, self._former
+
+    def _submit(self, work: Any, size: int = 0) -> None:
+        with self._telling():
+            self._work.submit(work, size)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say in words what went wrong while writing, and how much of the trace is safe."""
+        try:
+            yield
+        except OSError as error:
+            self._failed = True
+            finished = 0 if self._file is None else len(self._file.steps)
+            raise StoreError(
+                f"cannot write the trace to {self.path}: {error.strerror or error}. {finished} finished steps are safe "
+                "there; free some space or choose another path, and run again."
+            ) from error
+        except BaseException:
+            self._failed = True
+            raise
+
+
+def _pad(table: TokenTable, length: int) -> TokenTable:
+    """Bring the tables of a batch to one length, with padding at the end."""
+    more = length - len(table)
+    padding: list[TokenKind] = ["padding"] * more
+    nothing, nowhere = ("",) * more, (-1,) * more
+    return TokenTable(
+        table.text + nothing,
+        (*table.kind, *padding),
+        table.word + nothing,
+        table.id + nowhere,
+        table.start + nowhere,
+        table.stop + nowhere,
+    )
