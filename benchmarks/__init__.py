@@ -1,4 +1,5 @@
-"""Measurements that `make bench` repeats: one file ``bench_*.py`` a topic, each with a function ``run`` that yields `Measured` rows."""
+"""Measurements that `make bench` repeats: one file ``bench_*.py`` a topic, each with a function ``run`` that yields `Measured`
+rows."""
 
 from __future__ import annotations
 

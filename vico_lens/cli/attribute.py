@@ -53,7 +53,9 @@ def attribute(
     if out is not None:
         with staged(out, overwrite=overwrite, holds=entries_of_trace(out)) as partial:
             if out.suffix == ".zarr":
-                influence.to_dataset(name="influence").to_zarr(partial, zarr_format=3, consolidated=False)
+                # Zarr v3 has variable-length strings only; numpy's fixed-length ones would be written in an unstable form.
+                names = {key: value.astype(object) for key, value in influence.coords.items() if value.dtype.kind == "U"}
+                influence.assign_coords(names).to_dataset(name="influence").to_zarr(partial, zarr_format=3, consolidated=False)
             elif out.suffix == ".csv":
                 influence.to_dataframe(name="influence").to_csv(partial)
             else:

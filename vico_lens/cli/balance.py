@@ -14,6 +14,7 @@ from vico_lens.cli.options import (
     CallOptions,
     Concepts,
     Device,
+    Download,
     Guidance,
     MethodOptions,
     Model,
@@ -50,6 +51,7 @@ def balance(
     guidance: Guidance = None,
     call: CallOptions = None,
     device: Device = "cpu",
+    download: Download = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +61,7 @@ def balance(
     import vico_lens as vl
 
     check_output(out, overwrite=overwrite, holds=OUTPUTS)
-    request = Request(prompt, model, seed, call_of(steps, guidance, call), device)
+    request = Request(prompt, model, seed, call_of(steps, guidance, call), device, download)
     pipe = request.load()
     method = flow or "subgraph_flow"
     settings: dict[str, Any] = {"objective": objective, "flow": flow, "preset": preset, **assignments(option)}

@@ -14,6 +14,7 @@ __all__ = [
     "CallOptions",
     "Concepts",
     "Device",
+    "Download",
     "Guidance",
     "MethodOptions",
     "Model",
@@ -41,6 +42,7 @@ Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising ste
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale. Default: the pipeline's own.")]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda.")]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the video should show.")]
+Download = Annotated[bool, typer.Option("--download", help="Allow a model of the hub to be downloaded.")]
 CallOptions = Annotated[
     list[str] | None,
     typer.Option(

@@ -31,6 +31,8 @@ class Request:
         Further arguments of the pipeline call.
     device : str
         Where the model runs.
+    download : bool
+        Whether a model of the hub may be downloaded.
     """
 
     prompt: str
@@ -38,6 +40,7 @@ class Request:
     seed: int = 0
     call: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    download: bool = False
 
     @property
     def bundled(self) -> bool:
@@ -55,7 +58,7 @@ class Request:
             If there is no such model.
         """
         check_prompt(self.prompt, bundled=self.bundled)
-        return quiet_pipeline(self.model, self.device)
+        return quiet_pipeline(self.model, self.device, download=self.download)
 
     def sample(self, pipe: Any, label: str) -> np.ndarray:
         """Call the pipeline once, with a progress bar named `label` where a person is watching.
@@ -75,7 +78,7 @@ class Request:
         return to_rgb(pipe(self.prompt, generator=generator, **self.call).frames)
 
 
-def quiet_pipeline(model: str | None = None, device: str = "cpu") -> Any:
+def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: bool = False) -> Any:
     """Load a pipeline (the bundled one for None) with the chatter of the libraries turned off.
 
     Raises
@@ -91,8 +94,9 @@ def quiet_pipeline(model: str | None = None, device: str = "cpu") -> Any:
     for chatter in (diffusers_logging, transformers_logging):
         chatter.set_verbosity_error()
         chatter.disable_progress_bar()
-    pipe = vl.load_pipeline(model) if model else vl.load_pipeline()
-    return pipe if device == "cpu" else pipe.to(device)
+    pipe = vl.load_pipeline(model, device=None if device == "cpu" else device, local_files_only=not download)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def check_prompt(prompt: str, *, bundled: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vico_lens.cli.files import bytes_on_disk, check_output, entries_of_trace
-from vico_lens.cli.options import AsJson, CallOptions, Device, Guidance, Model, Overwrite, Prompt, Seed, Steps, call_of
+from vico_lens.cli.options import AsJson, CallOptions, Device, Download, Guidance, Model, Overwrite, Prompt, Seed, Steps, call_of
 from vico_lens.cli.output import columns, emit, size
 from vico_lens.cli.sampling import Request
 from vico_lens.errors import InputError
@@ -30,6 +30,7 @@ def trace(
     guidance: Guidance = None,
     call: CallOptions = None,
     device: Device = "cpu",
+    download: Download = False,
     record: Annotated[str | None, typer.Option("--record-steps", help="Steps to record: '0,5,10' or 'start:stop:every'.")] = None,
     kinds: Annotated[str | None, typer.Option("--kinds", help="Kinds to record, as in cross,temporal. Default: all.")] = None,
     layers: Annotated[
@@ -59,7 +60,7 @@ def trace(
         branch=branch,  # type: ignore[arg-type]
         budget=budget,
     )
-    request = Request(prompt, model, seed, call_of(steps, guidance, call), device)
+    request = Request(prompt, model, seed, call_of(steps, guidance, call), device, download)
     pipe = request.load()
     if estimate:
         _print_estimate(vl.estimate(pipe, prompt, capture=capture, **request.call), as_json)
@@ -86,7 +87,7 @@ def trace(
 
 def _print_estimate(table: Any, as_json: bool) -> None:
     values = {str(name): table[name].values for name in table.variables}
-    sites = [name for name in values if table[name].dims == ("site",)]
+    sites = sorted((name for name in values if table[name].dims == ("site",)), key=lambda name: name != "site")
     rows = [[values[name][index] for name in sites] for index in range(table.sizes["site"])]
     totals = {name: value.item() for name, value in values.items() if value.ndim == 0}
     lines = [f"{name}: {size(value) if 'bytes' in name else value}" for name, value in totals.items()]

@@ -1,0 +1,236 @@
+"""Verbs that sample and read: a tiny pipeline saved to a folder, traced, inspected, attributed, reported and balanced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import vico_lens as vl
+from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
+
+CALL = ["--steps", 2, "--call", "num_frames=4", "--call", "height=16", "--call", "width=24"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline("animatediff-t2v").pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def traced(model: Path, tmp_path_factory: pytest.TempPathFactory, run: Callable) -> Path:
+    """A trace made by the verb itself."""
+    folder = tmp_path_factory.mktemp("traced")
+    result = run(
+        "trace",
+        PROMPT,
+        "--model",
+        model,
+        *CALL,
+        "--seed",
+        3,
+        "--out",
+        folder / "run.zarr",
+        "--video",
+        folder / "run.mp4",
+        "--json",
+    )
+    assert result.code == 0, result.err
+    report = result.json
+    assert report["steps"] == 2
+    assert report["bytes"] > 0
+    return folder
+
+
+def test_trace_is_what_the_library_records(traced: Path, model: Path) -> None:
+    pipe = vl.load_pipeline(model)
+    pipe.set_progress_bar_config(disable=True)
+    with vl.trace(pipe) as recording:
+        video = pipe(
+            PROMPT, num_inference_steps=2, num_frames=4, height=16, width=24, generator=torch.Generator().manual_seed(3)
+        ).frames[0]
+    stored = vl.open_trace(traced / "run.zarr")
+    assert stored.attrs["prompt"] == PROMPT
+    assert stored.attrs["seed"] == 3
+    for group in ("cross/4x8x12", "temporal/4x4x6"):
+        np.testing.assert_allclose(stored[group].weights.values, recording.tree[group].weights.values, atol=1e-6)
+    np.testing.assert_array_equal(stored["video/rgb"].values, np.stack([np.asarray(frame) for frame in video]))
+    assert (traced / "run.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_trace_only_what_was_asked_for(run: Callable, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "part.zarr"
+    assert run("trace", PROMPT, "--model", model, *CALL, "--out", out, "--kinds", "cross", "--record-steps", "-1").code == 0
+    tree = vl.open_trace(out)
+    assert list(tree["step"].values) == [1]
+    assert {group.split("/")[1] for group in tree.groups if group.count("/") == 2} == {"cross"}
+
+
+def test_estimate_writes_nothing(run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("trace", PROMPT, "--model", model, *CALL, "--estimate", "--json")
+    assert result.code == 0
+    assert result.json["total_bytes"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspect(run: Callable, traced: Path) -> None:
+    report = run("inspect", traced / "run.zarr", "--json").json
+    assert report["attributes"]["prompt"] == PROMPT
+    assert report["attributes"]["complete"]
+    assert report["video"] == [4, 16, 24, 3]
+    assert report["groups"]["cross/4x8x12"]["kind"] == "cross"
+    words = [token["word"] for token in report["tokens"] if token["token_kind"] == "text"]
+    assert list(dict.fromkeys(words)) == list(dict.fromkeys(PROMPT.split()))
+    text = run("inspect", traced / "run.zarr").out
+    assert "complete" in text
+    assert "cross/4x8x12" in text
+
+
+@pytest.mark.parametrize("method", ["subgraph_flow", "rollout"])
+def test_attribute_agrees_with_the_library(run: Callable, traced: Path, method: str) -> None:
+    report = run("attribute", traced / "run.zarr", "--method", method, "--json").json
+    tree = vl.open_trace(traced / "run.zarr")
+    expected = vl.dominance(vl.attribute(tree, method))
+    assert list(report["share"]) == ["red circle", "blue square"]
+    np.testing.assert_allclose(list(report["share"].values()), expected["share"].values, rtol=1e-6)
+    assert report["dominant"] == str(expected["dominant"].item())
+    assert len(report["share_by_frame"]["red circle"]) == 4
+
+
+def test_attribute_keeps_its_influence(run: Callable, traced: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "influence.zarr"
+    assert run("attribute", traced / "run.zarr", "-c", "circle", "--option", "kind=hard", "--out", kept).code == 0
+    influence = xr.open_zarr(kept, consolidated=False)["influence"]
+    expected = vl.attribute(vl.open_trace(traced / "run.zarr"), concepts=["circle"], kind="hard")
+    np.testing.assert_allclose(influence.values, expected.values, rtol=1e-6)
+    page = tmp_path / "influence.html"
+    assert run("attribute", traced / "run.zarr", "--step", 1, "--out", page).code == 0
+    assert "red circle" in page.read_text()
+
+
+def test_report_is_one_page(run: Callable, traced: Path, tmp_path: Path) -> None:
+    result = run("report", traced / "run.zarr", "--out", tmp_path / "report.html", "--json")
+    assert result.code == 0, result.err
+    page = (tmp_path / "report.html").read_text()
+    assert result.json["bytes"] == len(page.encode())
+    assert PROMPT in page
+
+
+def test_balance_writes_both_videos(run: Callable, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "balanced"
+    result = run("balance", PROMPT, "--model", model, *CALL, "--out", out, "--json")
+    assert result.code == 0, result.err
+    assert {entry.name for entry in out.iterdir()} == {"before.mp4", "after.mp4", "balance.csv", "summary.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary == result.json
+    for side in ("before", "after"):
+        assert sum(summary[side]["share"].values()) == pytest.approx(1)
+        assert summary[side]["judge"] is None
+    assert (out / "balance.csv").read_text().count("\n") > 1
+
+
+class TestWrongUse:
+    """Each ends in one line, with exit code 1 or 2, and leaves nothing behind."""
+
+    @pytest.fixture(autouse=True)
+    def in_an_empty_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize("verb", ["trace", "balance"])
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [("", "the prompt is empty"), ("a crab DJing", "never seen 'crab', 'DJing'"), ("a red circle!", "never seen 'circle!'")],
+    )
+    def test_prompt(self, run: Callable, verb: str, prompt: str, message: str, tmp_path: Path) -> None:
+        result = run(verb, prompt, "--out", "out.zarr")
+        assert result.code == 2
+        assert message in result.line
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("verb", ["trace", "balance"])
+    def test_missing_model(self, run: Callable, verb: str, tmp_path: Path) -> None:
+        result = run(verb, PROMPT, "--model", "./nowhere", "--out", "out.zarr")
+        assert result.code == 1
+        assert "nowhere" in result.line
+        assert not list(tmp_path.iterdir())
+
+    def test_unknown_concept_of_a_run(self, run: Callable, model: Path, tmp_path: Path) -> None:
+        result = run("balance", PROMPT, "--model", model, *CALL, "--out", "out", "-c", "crab")
+        assert result.code == 2
+        assert "'red circle', 'blue square'" in result.line
+        assert not list(tmp_path.iterdir())
+
+    def test_unknown_concept_of_a_trace(self, run: Callable, traced: Path, tmp_path: Path) -> None:
+        result = run("attribute", traced / "run.zarr", "-c", "crab", "--out", "influence.csv")
+        assert result.code == 2
+        assert "'crab' is not in the prompt" in result.line
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "arguments", [["--method", "rollot"], ["--option", "tow=1"], ["--option", "tau"], ["--out", "x.txt"], ["--step", "99"]]
+    )
+    def test_attribute(self, run: Callable, traced: Path, arguments: list[str], tmp_path: Path) -> None:
+        result = run("attribute", traced / "run.zarr", *arguments)
+        assert result.code == 2
+        assert result.line
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("verb", ["attribute", "inspect", "report --out page.html"])
+    def test_missing_trace(self, run: Callable, verb: str, tmp_path: Path) -> None:
+        name, *rest = verb.split()
+        result = run(name, "nowhere.zarr", *rest)
+        assert result.code == 2
+        assert "nowhere.zarr" in result.line
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("verb", ["attribute", "inspect"])
+    def test_a_folder_that_is_no_trace(self, run: Callable, verb: str, tmp_path: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        result = run(verb, "photos")
+        assert result.code == 1
+        assert "photos" in result.line
+
+    def test_existing_output(self, run: Callable, model: Path, tmp_path: Path) -> None:
+        (tmp_path / "out.zarr").write_text("mine")
+        (tmp_path / "page.html").write_text("mine")
+        for arguments in (["trace", PROMPT, "--model", model, "--out", "out.zarr"], ["balance", PROMPT, "--out", "out.zarr"]):
+            result = run(*arguments)
+            assert result.code == 2
+            assert "--overwrite" in result.line
+        assert (tmp_path / "out.zarr").read_text() == "mine"
+
+    def test_a_trace_is_replaced_only_when_asked(self, run: Callable, model: Path, traced: Path) -> None:
+        arguments = ["trace", PROMPT, "--model", model, *CALL, "--kinds", "cross", "--out", "again.zarr"]
+        assert run(*arguments).code == 0
+        assert run(*arguments).code == 2
+        assert run(*arguments, "--overwrite").code == 0
+
+    @pytest.mark.parametrize("verb", ["trace", "balance"])
+    def test_output_that_cannot_be_written(self, run: Callable, verb: str) -> None:
+        result = run(verb, PROMPT, "--out", "/proc/out.zarr")
+        assert result.code == 1
+        assert "cannot write" in result.line
+
+    def test_trace_over_budget(self, run: Callable, model: Path, tmp_path: Path) -> None:
+        result = run("trace", PROMPT, "--model", model, *CALL, "--out", "out.zarr", "--budget", "1kB")
+        assert result.code == 1
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "arguments", [["--kinds", "crossed"], ["--store", "fast"], ["--record-steps", "x"], ["--budget", "much"]]
+    )
+    def test_capture(self, run: Callable, arguments: list[str], tmp_path: Path) -> None:
+        result = run("trace", PROMPT, "--out", "out.zarr", *arguments)
+        assert result.code == 2
+        assert not list(tmp_path.iterdir())
+
+    def test_trace_without_a_place(self, run: Callable) -> None:
+        assert "--out" in run("trace", PROMPT).line
