@@ -63,7 +63,7 @@ class Recipe:
     muon_rate: float = 0.015
     adam_rate: float = 1.5e-3
     warmup: int = 100
-    decay_steps: int = 4500
+    decay_steps: int = 5000
     decay_floor: float = 0.03
     shift: float = 3.0
     mean_share: float = 0.12
@@ -94,13 +94,15 @@ class Recipe:
         return asdict(self)
 
 
-_EARLY = {"one": 0.6, "two": 0.25, "three": 0.05, "relation": 0.1}
-_LATE = {"one": 0.5, "two": 0.35, "three": 0.05, "relation": 0.1}
+# One object first: words, shapes and motions are learned there in minutes, and pairs only then teach binding.
+_SINGLES = {"one": 0.6, "two": 0.25, "three": 0.05, "relation": 0.1}
+_PAIRS = {"one": 0.3, "two": 0.5, "three": 0.08, "relation": 0.12}
 
 RECIPE = Recipe(
     stages=(
-        Stage("single frames", 1500, 32, 1, 0.0, _EARLY),
-        Stage("four of eight frames", 10500, 10, 4, 0.2, _EARLY),
-        Stage("whole clips", 3000, 8, 8, 0.0, _LATE),
+        Stage("single frames", 1500, 32, 1, 0.0, _SINGLES),
+        Stage("four of eight frames", 7500, 10, 4, 0.2, _SINGLES),
+        Stage("four of eight frames, more pairs", 3500, 10, 4, 0.2, _PAIRS),
+        Stage("whole clips", 3500, 8, 8, 0.0, _PAIRS),
     )
 )
