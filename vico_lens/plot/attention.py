@@ -60,24 +60,22 @@ def attention_numbers(
     """
     weights, kind = site_weights(tree, site, by_token=token is not None)
     weights = pick(weights, step=step if step is not None else int(weights["step"].values[-1]), head=head, prompt=prompt)
+    when = int(weights["step"])
     if "token" in weights.dims:
-        index = _token_indices(weights, token)
+        index, label = _token_indices(tree, weights.sizes["token"], token, prompt)
         found = weights.isel(token=index)
         found = found.mean("head") if "head" in found.dims else found
-        return (
-            found.sum("token")
-            .astype(np.float64)
-            .compute()
-            .assign_attrs(kind=kind, token=_token_label(weights, index), step=_step(weights))
-        )
+        return _clean(found.sum("token"), kind=kind, token=label, step=when)
+    if token is not None:
+        raise InputError(f"{site!r} is a {kind} site: nothing there reads text; give query=(frame, y, x) instead of a token.")
     sizes = [weights.sizes[dim] for dim in ("frame", "y", "x")]
     place = query or tuple(size // 2 for size in sizes)
     if len(place) != 3 or any(not 0 <= p < size for p, size in zip(place, sizes, strict=True)):
         raise InputError(f"query must be (frame, y, x) below {tuple(sizes)}, got {place}.")
     found = weights.isel(frame=place[0], y=place[1], x=place[2], drop=True)
     found = found.mean("head") if "head" in found.dims else found
-    found = found.rename({dim: str(dim).removeprefix("key_") for dim in found.dims}).astype(np.float64).compute()
-    return found.assign_attrs(kind=kind, query=list(place), step=_step(weights))
+    found = found.rename({dim: str(dim).removeprefix("key_") for dim in found.dims})
+    return _clean(found, kind=kind, query=list(place), step=when)
 
 
 def attention(
@@ -160,38 +158,35 @@ def attention(
     )
 
 
-def _token_indices(weights: xr.DataArray, token: int | str | None) -> list[int]:
-    texts = _texts(weights)
+def _clean(values: xr.DataArray, **attrs: object) -> xr.DataArray:
+    """Read the values, and nothing else of what the trace says of them."""
+    dims = [dim for dim in ("frame", "y", "x") if dim in values.dims]
+    return xr.DataArray(values.transpose(*dims).astype(np.float64).values, dims=dims, attrs=attrs)
+
+
+def _token_indices(tree: xr.DataTree, count: int, token: int | str | None, prompt: int) -> tuple[list[int], str]:
+    """Numbers of the tokens asked for, and what to call them."""
+    pieces, words, kinds = (_text_of(tree, name, count, prompt) for name in ("token_text", "word", "token_kind"))
     if token is None:
-        kinds = weights["token_kind"].values.tolist() if "token_kind" in weights.coords else ["text"] * len(texts)
-        return [kinds.index("text")] if "text" in kinds else [0]
+        token = kinds.index("text") if "text" in kinds else 0
     if isinstance(token, str):
-        words = weights["word"].values.tolist() if "word" in weights.coords else texts
-        found = [i for i, (word, text) in enumerate(zip(words, texts, strict=True)) if token in (word, text)]
+        found = [i for i in range(count) if token in (words[i], pieces[i])]
         if not found:
-            known = ", ".join(dict.fromkeys(word for word in words if word))
-            raise InputError(f"no token reads {token!r}; the words are: {known}.")
-        return found
-    if not 0 <= token < len(texts):
-        raise InputError(f"token must lie from 0 to {len(texts) - 1}, got {token}.")
-    return [token]
+            raise InputError(
+                f"no token reads {token!r}; the words are: {', '.join(dict.fromkeys(word for word in words if word))}."
+            )
+        return found, token
+    if not 0 <= token < count:
+        raise InputError(f"token must lie from 0 to {count - 1}, got {token}.")
+    return [token], pieces[token] or str(token)
 
 
-def _texts(weights: xr.DataArray) -> list[str]:
-    if "token_text" in weights.coords:
-        return [str(text) for text in weights["token_text"].values]
-    return [str(i) for i in range(weights.sizes["token"])]
-
-
-def _token_label(weights: xr.DataArray, index: list[int]) -> str:
-    if (
-        "word" in weights.coords
-        and len(words := dict.fromkeys(str(weights["word"].values[i]) for i in index)) == 1
-        and (word := next(iter(words)))
-    ):
-        return word
-    return " ".join(_texts(weights)[i].replace("</w>", "") for i in index)
-
-
-def _step(weights: xr.DataArray) -> int:
-    return int(weights["step"])
+def _text_of(tree: xr.DataTree, name: str, count: int, prompt: int) -> list[str]:
+    """Read a text coordinate of the root (they are not inherited); of a batch the row of one prompt; blanks where there is
+    none.
+    """
+    if name not in tree.coords:
+        return [""] * count
+    values = tree.coords[name]
+    row = values.isel(prompt=prompt) if "prompt" in values.dims else values
+    return [str(text) for text in row.values[:count]]

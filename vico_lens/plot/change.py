@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["balancing", "balancing_numbers", "before_after", "before_after_numbers"]
 
+_ARROW = 0.03  # change of share from which an arrow is longer than its own markers
+
 
 def balancing_numbers(log: xr.Dataset) -> xr.Dataset:
     """Return what `balancing` draws from a balance log.
@@ -48,7 +50,7 @@ def balancing_numbers(log: xr.Dataset) -> xr.Dataset:
         )
     if log.sizes["update"] == 0:
         raise InputError("this balance log holds no update: the balancer stopped before its first one.")
-    mass = np.abs(log["influence"].astype(np.float64)).transpose("update", "concept")
+    mass = abs(log["influence"].astype(np.float64)).transpose("update", "concept")
     total = mass.sum("concept")
     kept = {name: ("update", log[name].values.astype(np.float64)) for name in ("loss", "latent_change", "step")}
     return xr.Dataset({"share": mass / total.where(total > 0), **kept})
@@ -122,13 +124,10 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
         hovermode="x unified",
     )
     weak = int(np.nanargmin(numbers["share"].values[0])) if np.isfinite(numbers["share"].values[0]).any() else 0
-    first, last = (float(numbers["share"].values[k, weak]) for k in (0, -1))
-    verb = "rises" if last > first else "falls" if last < first else "stays"
-    finding = (
-        f"Over {len(updates)} updates {quoted(names[weak])} {verb} from {percent(first)} to {percent(last)} of the influence"
-    )
+    first, last = (percent(float(numbers["share"].values[k, weak])) for k in (0, -1))
+    finding = f"{quoted(names[weak])} has {first} of the influence at the first of {len(updates)} updates, {last} at the last"
     total = float(numbers["latent_change"].sum())
-    note = f"Measured on the conditional branch at each update. Latent change: root mean square; {number(total)} in all."
+    note = f"Shares also move from step to step by themselves. Latent change: root mean square, {number(total)} in all."
     return finish(fig, finding, note, theme=theme, height=470, top=30)
 
 
@@ -188,21 +187,9 @@ def before_after(
         start, end = float(numbers["before"][i]), float(numbers["after"][i])
         if not np.isfinite([start, end]).all():
             raise InputError(f"{name!r} has no share in one of the runs: no influence reached that video.")
-        fig.add_annotation(
-            x=end,
-            y=i,
-            ax=start,
-            ay=i,
-            axref="x",
-            ayref="y",
-            showarrow=True,
-            arrowhead=2,
-            arrowsize=1,
-            arrowwidth=3,
-            arrowcolor=colour[name],
-            standoff=9,
-            startstandoff=7,
-        )
+        if abs(end - start) > _ARROW:
+            line = {"arrowhead": 2, "arrowwidth": 3, "arrowcolor": colour[name], "standoff": 9, "startstandoff": 7}
+            fig.add_annotation(x=end, y=i, ax=start, ay=i, axref="x", ayref="y", showarrow=True, **line)
         fig.add_scatter(
             x=[start],
             y=[i],
@@ -248,8 +235,12 @@ def before_after(
         tickfont_size=14,
     )
     spread = float(numbers["before"].max() - numbers["before"].min()), float(numbers["after"].max() - numbers["after"].min())
-    word = "narrows" if spread[1] < spread[0] else "widens"
-    finding = f"Balancing {word} the gap between the concepts from {100 * spread[0]:.0f} to {100 * spread[1]:.0f} points"
+    points = [round(100 * value) for value in spread]
+    if points[0] == points[1]:
+        finding = f"Balancing leaves the gap between the concepts at {points[0]} {'point' if points[0] == 1 else 'points'}"
+    else:
+        word = "narrows" if points[1] < points[0] else "widens"
+        finding = f"Balancing {word} the gap between the concepts from {points[0]} to {points[1]} points"
     return finish(
         fig,
         finding,

@@ -18,7 +18,7 @@ from vico_lens.errors import InputError
 from vico_lens.plot.colours import concept_colours, rgb
 from vico_lens.plot.reading import influence_maps
 
-__all__ = ["Frames", "Scale", "as_frames", "composite", "enlarge", "grey", "overlay", "tops"]
+__all__ = ["Frames", "Scale", "as_frames", "composite", "enlarge", "grey", "overlay", "spans"]
 
 Frames = NDArray[np.uint8]
 Scale = Literal["shared", "each"]
@@ -69,17 +69,20 @@ def enlarge(frames: Frames, factor: int) -> Frames:
     return np.ascontiguousarray(frames.repeat(factor, axis=1).repeat(factor, axis=2))
 
 
-def tops(maps: xr.DataArray, scale: Scale = "shared") -> NDArray[np.float64]:
-    """Return the value that is painted opaque, for each concept.
+def spans(maps: xr.DataArray, scale: Scale = "shared") -> NDArray[np.float64]:
+    """Return for each concept the values painted clear and opaque, shape ``concept 2``.
 
-    ``"shared"`` gives all concepts the same, so that a starved concept looks starved; ``"each"`` shows where each acts,
-    however weak.
+    The floor that softmax leaves under every map is painted clear, or it would hide where a concept acts. ``"shared"`` gives all
+    concepts the same span, so that a starved concept looks starved; ``"each"`` shows where each acts, however weak.
     """
-    peaks = np.asarray(maps.max(("frame", "y", "x")), dtype=np.float64)
     if scale not in ("shared", "each"):
         raise InputError(f"scale must be 'shared' or 'each', got {scale!r}.")
-    peaks = np.full_like(peaks, peaks.max()) if scale == "shared" else peaks
-    return np.where(peaks > 0, peaks, 1.0)
+    low, high = (
+        np.asarray(extreme, dtype=np.float64) for extreme in (maps.min(("frame", "y", "x")), maps.max(("frame", "y", "x")))
+    )
+    if scale == "shared":
+        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    return np.stack([low, np.where(high > low, high, low + 1.0)], axis=1)
 
 
 def grey(frames: Frames) -> Frames:
@@ -88,7 +91,9 @@ def grey(frames: Frames) -> Frames:
     return np.repeat(luma[..., None], 3, axis=-1).round().astype(np.uint8)
 
 
-def overlay(frames: Frames | None, values: NDArray[np.floating], colour: str, top: float, *, strength: float = 0.9) -> Frames:
+def overlay(
+    frames: Frames | None, values: NDArray[np.floating], colour: str, span: NDArray[np.float64], *, strength: float = 0.9
+) -> Frames:
     """Paint one concept's maps over the frames.
 
     Parameters
@@ -99,10 +104,10 @@ def overlay(frames: Frames | None, values: NDArray[np.floating], colour: str, to
         Influence; a frame of the map covers as many frames of the video as it takes (latent frames are often fewer).
     colour : str
         The concept's colour.
-    top : float
-        Value painted with opacity `strength`.
+    span : array of two
+        Value painted clear, and value painted with opacity `strength`; see `spans`.
     """
-    amount = np.clip(values / top, 0, 1) * strength
+    amount = np.clip((values - span[0]) / (span[1] - span[0]), 0, 1) * strength
     if frames is None:
         base = np.full((*values.shape, 3), 255.0)
     else:
@@ -141,7 +146,7 @@ def composite(
     ndarray of uint8, shape ``frame row column 3``
         Panels from left to right: the video, then the concepts in order, each with a bar of its colour along the top.
     """
-    maps = influence_maps(influence)
+    maps = abs(influence_maps(influence))
     if concepts is not None:
         maps = maps.sel(concept=list(concepts))
     named = concept_colours(influence["concept"].values, colours)
@@ -149,8 +154,8 @@ def composite(
     factor = max(1, -(-size // frames.shape[1]))
     bar = max(4, size // 40)
     panels = [np.pad(enlarge(frames, factor), ((0, 0), (bar, 0), (0, 0), (0, 0)), constant_values=255)]
-    for name, values, top in zip(maps["concept"].values, maps.values, tops(maps, scale), strict=True):
-        painted = enlarge(overlay(frames, values, named[str(name)], float(top)), factor)
+    for name, values, span in zip(maps["concept"].values, maps.values, spans(maps, scale), strict=True):
+        painted = enlarge(overlay(frames, values, named[str(name)], span), factor)
         strip = np.broadcast_to(np.array(rgb(named[str(name)]), dtype=np.uint8), (len(painted), bar, painted.shape[2], 3))
         panels += [
             np.full((len(painted), bar + painted.shape[1], gap, 3), 255, np.uint8),

@@ -4,67 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import networkx as nx
 
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import GREY, concept_colours, rgba
+from vico_lens.plot.routes import solved
 from vico_lens.plot.theme import Theme, finish, new_figure
 from vico_lens.plot.wording import number, percent, plain, quoted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["sankey", "sankey_numbers", "solved"]
+__all__ = ["sankey", "sankey_numbers"]
 
-Graphs = nx.DiGraph | Mapping[str, nx.DiGraph]
+Graphs: TypeAlias = "nx.DiGraph | Mapping[str, nx.DiGraph]"
+Place: TypeAlias = tuple[int, int, str]  # column, rank in it, label
+
 _PAD = 8  # pixels between nodes of a column
 _ROUNDING = 1e-9  # flows below this part of the largest are left out: solver noise, not flow
-
-
-def solved(graph: nx.DiGraph) -> nx.DiGraph:
-    """Return a copy whose edges carry ``flow`` and ``cut``; a graph that has them already is returned as it is.
-
-    Parameters
-    ----------
-    graph : nx.DiGraph
-        Edges with ``capacity``; nodes with ``kind`` ``"source"`` or ``"sink"`` at both ends.
-
-    Raises
-    ------
-    InputError
-        If the graph has no edge, or no source or sink.
-
-    Examples
-    --------
-    >>> graph = nx.DiGraph([("a", "v", {"capacity": 0.4}), ("v", "t", {"capacity": 1.0})])
-    >>> nx.set_node_attributes(graph, {"a": "source", "v": "video", "t": "sink"}, "kind")
-    >>> edges = solved(graph).edges
-    >>> edges["a", "v"]["flow"], edges["a", "v"]["cut"], edges["v", "t"]["cut"]
-    (0.4, True, False)
-    """
-    if graph.number_of_edges() == 0:
-        raise InputError("expected a graph with edges, got none.")
-    if all("flow" in data for _, _, data in graph.edges(data=True)):
-        return graph
-    ends = {kind: [node for node, data in graph.nodes(data=True) if data.get("kind") == kind] for kind in ("source", "sink")}
-    if not ends["source"] or not ends["sink"]:
-        raise InputError(
-            "expected nodes of the kinds 'source' and 'sink' to send flow between; label them, or give edges a flow."
-        )
-    work = nx.DiGraph()
-    work.add_nodes_from(graph)
-    work.add_weighted_edges_from(((u, v, float(data["capacity"])) for u, v, data in graph.edges(data=True)), weight="capacity")
-    start, end = object(), object()  # super-source and super-sink: edges without a capacity are unbounded in networkx
-    work.add_edges_from([(start, node) for node in ends["source"]] + [(node, end) for node in ends["sink"]])
-    _, flow = nx.maximum_flow(work, start, end, flow_func=nx.algorithms.flow.preflow_push)
-    _, (near, far) = nx.minimum_cut(work, start, end, flow_func=nx.algorithms.flow.preflow_push)
-    result = graph.copy()
-    for u, v, data in result.edges(data=True):
-        data["flow"] = float(flow[u][v])
-        data["cut"] = u in near and v in far
-    return result
+_FRAMES, _VIDEO = 10**6, 10**6 + 1  # the last two columns
 
 
 def sankey_numbers(graph: Graphs) -> list[dict[str, Any]]:
@@ -73,37 +33,57 @@ def sankey_numbers(graph: Graphs) -> list[dict[str, Any]]:
     Parameters
     ----------
     graph : nx.DiGraph, or mapping of concept to nx.DiGraph
-        One solved graph, or one a concept (then every link keeps its concept). Nodes have ``kind`` (source, token, video,
-        sink), ``layer`` (0 for text), and ``frame`` if they are video; edges have ``capacity`` and, unless they shall be
-        solved here, ``flow`` and ``cut``.
+        One graph, or one a concept (`plot.concept_graphs`; then every link keeps its concept). Nodes have ``kind`` (source,
+        token, video, sink), ``layer`` (0 for text), and ``frame`` if they are video; edges have ``capacity``; flow and cut are
+        solved for if missing.
 
     Returns
     -------
     list of dict
-        One link each: ``concept, source, target, flow, cut`` (the part of `flow` that crosses the min cut). Video nodes
-        before the last layer are joined into their layer, those of the last layer into their frames.
+        One link each: ``concept, source, target`` (labels), ``flow``, ``cut`` (its part in edges of the min cut). Video nodes are
+        joined by the layer at which text last came in, those of the last layer by frame.
     """
+    return [
+        {"concept": concept, "source": source[2], "target": target[2], "flow": flow, "cut": cut}
+        for (concept, source, target), (flow, cut) in _links(graph).items()
+    ]
+
+
+def _links(graph: Graphs) -> dict[tuple[str, Place, Place], tuple[float, float]]:
     graphs = graph if isinstance(graph, Mapping) else {"": graph}
     if not graphs:
         raise InputError("expected at least one graph, got none.")
-    links: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for concept, raw in graphs.items():
+    sums: dict[tuple[str, Place, Place], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for rank, (concept, raw) in enumerate(graphs.items()):
         one = solved(raw)
-        video = [data["layer"] for _, data in one.nodes(data=True) if data.get("kind") == "video"]
-        last = max(video, default=0)
-        place = {node: _place(node, data, last, concept) for node, data in one.nodes(data=True)}
+        places = _places(one, str(concept), rank)
         for u, v, data in one.edges(data=True):
-            if place[u] is None or place[v] is None or place[u] == place[v]:
-                continue
-            link = links[str(concept), place[u], place[v]]  # type: ignore[index]
-            link[0] += float(data["flow"])
-            link[1] += float(data["flow"]) if data.get("cut") else 0.0
-    least = _ROUNDING * max((flow for flow, _ in links.values()), default=0.0)
-    return [
-        {"concept": concept, "source": source, "target": target, "flow": flow, "cut": cut}
-        for (concept, source, target), (flow, cut) in links.items()
-        if flow > least
-    ]
+            if places[u] != places[v]:
+                link = sums[str(concept), places[u], places[v]]
+                link[0] += float(data["flow"])
+                link[1] += float(data["flow"]) if data.get("cut") else 0.0
+    least = _ROUNDING * max((flow for flow, _ in sums.values()), default=0.0)
+    return {key: (flow, cut) for key, (flow, cut) in sums.items() if flow > least}
+
+
+def _places(graph: nx.DiGraph, concept: str, rank: int) -> dict[Any, Place]:
+    """Where each node of the graph goes in the diagram."""
+    kinds = {node: str(data.get("kind")) for node, data in graph.nodes(data=True)}
+    names = graph.graph.get("layers", {})
+    entries = sorted({graph.nodes[v]["layer"] for u, v in graph.edges if kinds[u] in ("source", "token") and kinds[v] == "video"})
+    last = max((data["layer"] for node, data in graph.nodes(data=True) if kinds[node] == "video"), default=0)
+    places: dict[Any, Place] = {}
+    for node, data in graph.nodes(data=True):
+        if kinds[node] in ("source", "token"):
+            places[node] = (0, rank, concept or str(data.get("concept") or data.get("label") or node))
+        elif kinds[node] == "video" and data["layer"] == last:
+            places[node] = (_FRAMES, int(data["frame"]), f"frame {data['frame']}")
+        elif kinds[node] == "video":
+            entry = max((layer for layer in entries if layer <= data["layer"]), default=data["layer"])
+            places[node] = (int(entry), 0, str(names.get(entry, f"layer {entry}")))
+        else:
+            places[node] = (_VIDEO, 0, "video")
+    return places
 
 
 def sankey(graph: Graphs, *, colours: Mapping[str, str] | None = None, theme: Theme = "light") -> Figure:
@@ -114,91 +94,69 @@ def sankey(graph: Graphs, *, colours: Mapping[str, str] | None = None, theme: Th
     graph : see `sankey_numbers`
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Raises
+    ------
+    InputError
+        If no flow arrives.
     """
-    links = sankey_numbers(graph)
+    links = _links(graph)
     if not links:
         raise InputError("no flow arrives at the sink: there is nothing to draw.")
-    concepts = list(
-        dict.fromkeys(
-            link["concept"] or link["source"] for link in links if link["source"].startswith("concept ") or link["concept"]
-        )
-    )
-    names = [name.removeprefix("concept ") for name in concepts]
-    colour = concept_colours(names, colours)
-    nodes = sorted({end for link in links for end in (link["source"], link["target"])}, key=_order)
+    nodes = sorted({end for _, *ends in links for end in ends})
+    names = [label for column, _, label in nodes if column == 0]
+    order: list[str] = list(graph) if isinstance(graph, Mapping) else names
+    colour = concept_colours(order, colours)
     parts = [
-        (link, amount, cut)
-        for link in links
-        for amount, cut in ((link["cut"], True), (link["flow"] - link["cut"], False))
-        if amount > 1e-12
+        (key, amount, at_cut)
+        for key, (flow, cut) in links.items()
+        for amount, at_cut in ((cut, True), (flow - cut, False))
+        if amount > _ROUNDING * flow
     ]
-    shade = [colour.get((link["concept"] or link["source"]).removeprefix("concept "), GREY) for link, _, _ in parts]
-    columns = sorted({_order(node)[0] for node in nodes})
-    height = max(320, 30 * max(sum(_order(node)[0] == column for node in nodes) for column in columns))
+    alone = colour[names[0]] if len(names) == 1 else GREY  # in one graph of several concepts the flows mix after the first layer
+    tints = [colour.get(concept or source[2], alone) for (concept, source, _), _, _ in parts]
+    columns = sorted({column for column, _, _ in nodes})
+    height = max(320, 30 * max(sum(node[0] == column for node in nodes) for column in columns))
     fig = new_figure(theme)
     fig.add_sankey(
         arrangement="snap",
         node={
-            "label": [plain(node.removeprefix("concept ")) for node in nodes],
-            "color": [colour.get(node.removeprefix("concept "), GREY) for node in nodes],
-            "x": [0.001 + 0.998 * columns.index(_order(node)[0]) / max(1, len(columns) - 1) for node in nodes],
+            "label": [plain(label) for _, _, label in nodes],
+            "color": [colour.get(label, GREY) if column == 0 else GREY for column, _, label in nodes],
+            "x": [0.001 + 0.998 * columns.index(column) / max(1, len(columns) - 1) for column, _, _ in nodes],
             "y": _middles(nodes, links, height),
             "pad": _PAD,
-            "thickness": 13,
+            "thickness": 11,
             "line": {"width": 0},
             "hovertemplate": "%{label}: %{value:.3g}<extra></extra>",
         },
         link={
-            "source": [nodes.index(link["source"]) for link, _, _ in parts],
-            "target": [nodes.index(link["target"]) for link, _, _ in parts],
+            "source": [nodes.index(source) for (_, source, _), _, _ in parts],
+            "target": [nodes.index(target) for (_, _, target), _, _ in parts],
             "value": [amount for _, amount, _ in parts],
-            "color": [rgba(tint, 0.85 if cut else 0.32) for tint, (_, _, cut) in zip(shade, parts, strict=True)],
-            "customdata": ["in the min cut" if cut else "" for _, _, cut in parts],
-            "hovertemplate": "%{source.label} to %{target.label}: %{value:.3g} %{customdata}<extra></extra>",
+            "color": [rgba(tint, 0.85 if at_cut else 0.32) for tint, (_, _, at_cut) in zip(tints, parts, strict=True)],
+            "customdata": [", in the min cut" if at_cut else "" for _, _, at_cut in parts],
+            "hovertemplate": "%{source.label} to %{target.label}: %{value:.3g}%{customdata}<extra></extra>",
         },
     )
-    total = sum(link["flow"] for link in links if link["source"].startswith("concept "))
-    cut = sum(link["cut"] for link in links)
-    own = {name: sum(link["flow"] for link in links if link["source"] == f"concept {name}") for name in names}
-    top = max(own, key=lambda name: own[name])
-    finding = (
-        f"{quoted(top)} sends {percent(own[top] / total)} of the flow"
-        if len(own) > 1 and total
-        else f"{number(total)} units of flow reach the video"
-    )
-    note = f"Width: flow (1 = one output token's worth). {_cut_note(links, cut, total)}"
-    return finish(fig, finding, note, theme=theme, height=height)
+    return finish(fig, *_sentences(graph, links), theme=theme, height=height)
 
 
-def _place(node: Any, data: Mapping[str, Any], last: int, concept: str) -> str | None:
-    kind = data.get("kind")
-    if kind in ("source", "token"):
-        return f"concept {concept or data.get('concept') or data.get('label') or node}"
-    if kind == "video":
-        return f"frame {data['frame']}" if data["layer"] == last else f"layer {data['layer']}"
-    return None
-
-
-def _order(node: str) -> tuple[int, int, str]:
-    kind, _, rest = node.partition(" ")
-    if kind == "concept":
-        return 0, 0, rest
-    return (int(rest), 0, "") if kind == "layer" else (10**9, int(rest), "")
-
-
-def _middles(nodes: list[str], links: list[dict[str, Any]], height: float) -> list[float]:
+def _middles(nodes: list[Place], links: Mapping[tuple[str, Place, Place], tuple[float, float]], height: float) -> list[float]:
     """Vertical middles of the nodes, from 0 to 1, stacked in order with the same scale and gaps that plotly will use.
 
     Plotly orders nodes by itself unless it is told where they are, and then shuffles the frames.
     """
-    amount = {
-        node: max(sum(k["flow"] for k in links if k["source"] == node), sum(k["flow"] for k in links if k["target"] == node))
-        for node in nodes
-    }
-    columns: dict[int, list[str]] = defaultdict(list)
+    out: dict[Place, float] = defaultdict(float)
+    into: dict[Place, float] = defaultdict(float)
+    for (_, source, target), (flow, _) in links.items():
+        out[source] += flow
+        into[target] += flow
+    amount = {node: max(out[node], into[node]) for node in nodes}
+    columns: dict[int, list[Place]] = defaultdict(list)
     for node in nodes:
-        columns[_order(node)[0]].append(node)
-    unit = min((height - _PAD * (len(column) - 1)) / (sum(amount[node] for node in column) or 1.0) for column in columns.values())
+        columns[node[0]].append(node)
+    unit = min((height - _PAD * (len(column) - 1)) / sum(amount[node] for node in column) for column in columns.values())
     middles = {}
     for column in columns.values():
         top = (height - unit * sum(amount[node] for node in column) - _PAD * (len(column) - 1)) / 2
@@ -208,10 +166,31 @@ def _middles(nodes: list[str], links: list[dict[str, Any]], height: float) -> li
     return [middles[node] for node in nodes]
 
 
-def _cut_note(links: list[dict[str, Any]], cut: float, total: float) -> str:
-    if cut <= 0:
-        return "No min cut was given."
-    at_source = sum(link["cut"] for link in links if link["source"].startswith("concept "))
-    if total and at_source > 0.999 * cut:
-        return "Opaque: the min cut. It lies wholly at the concepts, so the value says nothing beyond summed cross-attention."
-    return f"Opaque: the min cut; {percent(at_source / cut)} of it lies at the concepts."
+def _sentences(graph: Graphs, links: Mapping[tuple[str, Place, Place], tuple[float, float]]) -> tuple[str, str]:
+    sent: dict[str, float] = defaultdict(float)
+    crossing = {"text": 0.0, "video": 0.0, "inside": 0.0}
+    for (_, source, target), (flow, cut) in links.items():
+        if source[0] == 0:
+            sent[source[2]] += flow
+        crossing["text" if source[0] == 0 else "video" if target[0] == _VIDEO else "inside"] += cut
+    first = next(iter(graph.values())) if isinstance(graph, Mapping) else graph
+    rolled = first.graph.get("carry") == "rollout"
+    total, top = sum(sent.values()), max(sent, key=lambda name: sent[name])
+    if len(sent) > 1:
+        finding = f"{quoted(top)} sends {percent(sent[top] / total)} of the {'rollout' if rolled else 'flow'}"
+    else:
+        finding = f"{quoted(top)} sends {number(total)} to the video"
+    width = "Width: rollout influence." if rolled else "Width: flow (one maximum flow of many)."
+    closed = sum(crossing.values())
+    if closed <= 0:
+        return finding, f"{width} No min cut was given."
+    most = max(crossing, key=lambda place: crossing[place])
+    where = {
+        "text": "at the text: exact flow says no more than summed cross-attention",
+        "video": "at the video, whose sinks are full: exact flow hardly tells concepts apart",
+        "inside": "inside the network: the layers hold the flow back",
+    }
+    return (
+        finding,
+        f"{width} Opaque: the min cut towards the whole video, {percent(crossing[most] / closed)} of it {where[most]}.",
+    )

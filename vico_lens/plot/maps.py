@@ -10,7 +10,7 @@ import xarray as xr
 
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import concept_colours
-from vico_lens.plot.composite import Frames, Scale, as_frames, tops
+from vico_lens.plot.composite import Frames, Scale, as_frames, spans
 from vico_lens.plot.panels import MapRow, panel_grid
 from vico_lens.plot.reading import concept_names, influence_maps, method_label, shares_over
 from vico_lens.plot.theme import Theme, finish
@@ -142,7 +142,7 @@ def method_maps(
         others = [name.replace("_", " ") for name, leader in zip(methods, leaders, strict=True) if leader != top]
         finding = f"{leaders.count(top)} of {len(rows)} methods see {quoted(top)} in the lead; "
         finding += f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
-    note = "Percentages: share of the influence. More opaque = more influence, each method on its own scale."
+    note = "Percentages: share of the influence. Clear = least, opaque = most influence, each method on its own scale."
     return finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26, bottom=80, left=36)
 
 
@@ -168,11 +168,13 @@ def side_by_side(
     """
     names = list(method_maps_numbers({"before": before, "after": after})["concept"].values.astype(str))
     pair = [influence_numbers(before), influence_numbers(after)]
-    limit = max(float(tops(numbers["maps"]).max()) for numbers in pair)
+    both = np.concatenate([spans(abs(numbers["maps"])) for numbers in pair])
     rows = []
     for label, numbers, video in zip(("plain", "balanced"), pair, videos or (None, None), strict=True):
         row = _row(label, numbers, "shared", None if video is None else as_frames(video))
-        rows.append(MapRow(row.label, row.maps, np.full_like(row.limits, limit), row.titles, row.frames))
+        rows.append(
+            MapRow(row.label, row.maps, np.tile([both[:, 0].min(), both[:, 1].max()], (len(names), 1)), row.titles, row.frames)
+        )
     fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, theme=theme)
     shares = [numbers["share"].values for numbers in pair]
     weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
@@ -182,12 +184,12 @@ def side_by_side(
 
 
 def _row(label: str, numbers: xr.Dataset, scale: Scale, frames: Frames | None) -> MapRow:
-    maps = np.abs(numbers["maps"])
+    maps = abs(numbers["maps"])
     titles = [
         f"<b>{plain(name)}</b>  {percent(float(share))}"
         for name, share in zip(concept_names(numbers), numbers["share"].values, strict=True)
     ]
-    return MapRow(label, maps, tops(maps, scale), titles, frames)
+    return MapRow(label, maps, spans(maps, scale), titles, frames)
 
 
 def _finding(names: list[str], shares: np.ndarray) -> str:
@@ -200,7 +202,7 @@ def _finding(names: list[str], shares: np.ndarray) -> str:
 
 
 def _scale_note(scale: Scale, filmed: bool) -> str:
-    note = "More opaque = more influence" + (
+    note = "Clear = least, opaque = most influence" + (
         ", one scale for all concepts." if scale == "shared" else ", each concept on its own scale."
     )
     return note + (" Grey: the video." if filmed else "")

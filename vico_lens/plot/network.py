@@ -10,7 +10,7 @@ import numpy as np
 
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import ACCENT, GREY, PALETTE, concept_colours, rgba
-from vico_lens.plot.flow import solved
+from vico_lens.plot.routes import solved
 from vico_lens.plot.theme import Theme, finish, new_figure
 from vico_lens.plot.wording import number, plain
 
@@ -47,7 +47,7 @@ def layered_graph_numbers(graph: nx.DiGraph) -> list[dict[str, Any]]:
     rows = []
     for u, v, data in solved(graph).edges(data=True):
         capacity, flow = float(data.get("capacity", np.inf)), float(data["flow"])
-        used = flow / capacity if capacity > 0 else 0.0
+        used = flow / capacity if 0 < capacity < np.inf else 0.0
         rows.append({"source": u, "target": v, "capacity": capacity, "flow": flow, "used": used, "cut": bool(data.get("cut"))})
     return rows
 

@@ -31,7 +31,7 @@ class MapRow:
 
     label: str  # escaped already; empty for none
     maps: xr.DataArray  # concept frame y x
-    limits: NDArray[np.float64]  # per concept, the value painted opaque
+    spans: NDArray[np.float64]  # concept 2: the values painted clear and opaque
     titles: Sequence[str]  # escaped, one a concept
     frames: Frames | None = None
 
@@ -194,8 +194,8 @@ def _row_traces(
             {
                 "type": "heatmap",
                 "z": [[float(f"{value:.5g}") for value in line] for line in row.maps.values[i, moment]],
-                "zmin": 0,
-                "zmax": float(row.limits[i]),
+                "zmin": float(row.spans[i, 0]),
+                "zmax": float(row.spans[i, 1]),
                 "colorscale": alpha_scale(colours[name], 0.9),
                 "showscale": False,
                 "xaxis": f"x{tail}",

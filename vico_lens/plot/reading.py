@@ -85,7 +85,7 @@ def shares_over(influence: xr.DataArray, keep: tuple[str, ...] = ()) -> xr.DataA
     arrives at all the parts are NaN: no concept takes anything of nothing.
     """
     lost = [dim for dim in influence.dims if dim != "concept" and dim not in keep]
-    mass: xr.DataArray = np.abs(influence.astype(np.float64)).sum(lost)
+    mass: xr.DataArray = abs(influence.astype(np.float64)).sum(lost)
     total = mass.sum("concept")
     return mass / total.where(total > 0)
 

@@ -63,7 +63,7 @@ def shares_numbers(data: xr.DataArray | xr.Dataset, *, confidence: float = 0.95,
     blank = xr.full_like(share, np.nan)
     if data.sizes[unit] < 2 or not bool(np.isfinite(share).all()):
         return xr.Dataset({"share": share, "low": blank, "high": blank}, attrs={"interval": ""})
-    mass = np.abs(data.astype(np.float64)).sum([d for d in data.dims if d not in ("concept", unit)]).transpose("concept", unit)
+    mass = abs(data.astype(np.float64)).sum([d for d in data.dims if d not in ("concept", unit)]).transpose("concept", unit)
     sample = resampled(mass.values, draws, seed)
     low, high = np.nanquantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     told = (

@@ -67,7 +67,7 @@ def temporal_matrix_numbers(
         *[weights.sizes[dim] for dim in outer]
     ):  # one call at a time: a trace larger than memory stays readable
         block = weights.isel(dict(zip(outer, index, strict=True))).astype(np.float64)
-        part = block.sum(keys).mean([dim for dim in rest if dim not in keys]).transpose("frame", "key_frame").values
+        part = block.sum(keys, min_count=1).mean([dim for dim in rest if dim not in keys]).transpose("frame", "key_frame").values
         matrix = part if matrix is None else matrix + part
     if matrix is None:
         raise InputError("expected recorded steps and layers, got none.")

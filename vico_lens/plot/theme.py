@@ -16,7 +16,7 @@ from vico_lens.plot.wording import wrapped
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["FONT", "INK", "Theme", "finish", "new_figure", "template"]
+__all__ = ["FONT", "INK", "Theme", "finish", "library", "new_figure", "template"]
 
 Theme = Literal["light", "dark"]
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -95,6 +95,14 @@ def new_figure(theme: Theme = "light", **layout: Any) -> Figure:
     import plotly.graph_objects as go
 
     return go.Figure(layout={"template": template(theme), **layout})
+
+
+def library() -> str:
+    """Return the source of plotly's JavaScript, for a page that has to work without a network."""
+    from plotly.offline import get_plotlyjs
+
+    source: str = get_plotlyjs()
+    return source
 
 
 def finish(

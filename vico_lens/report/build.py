@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.theme import library
 from vico_lens.report.markup import Markup, el, join
 from vico_lens.report.media import Figures
 from vico_lens.report.outcome import Outcome
@@ -27,6 +28,8 @@ from vico_lens.report.story import Run, Story
 
 if TYPE_CHECKING:
     import networkx as nx
+
+    from vico_lens.graph import AttentionGraph
 
 __all__ = ["LIMIT", "build_report"]
 
@@ -46,7 +49,7 @@ def build_report(
     comparison: xr.Dataset | None = None,
     faithfulness: xr.Dataset | None = None,
     flow: xr.Dataset | xr.DataArray | None = None,
-    graph: nx.DiGraph | Mapping[str, nx.DiGraph] | None = None,
+    graph: AttentionGraph | nx.DiGraph | Mapping[str, nx.DiGraph] | None = None,
     reliability: Sequence[Mapping[str, Any]] | None = None,
     objects: Sequence[Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -74,8 +77,8 @@ def build_report(
         What `vico_lens.compare` found: ``agreement(method, other_method)``, and scores over ``method``.
     flow : Dataset or DataArray, optional
         Exact flow by concept with its certificate.
-    graph : nx.DiGraph or mapping, optional
-        Flow graph for the Sankey diagram, see `vico_lens.plot.sankey`.
+    graph : AttentionGraph, nx.DiGraph or mapping, optional
+        For the Sankey diagram: the graph of one step, or solved graphs as `vico_lens.plot.sankey` takes them.
     reliability : sequence of mappings, optional
         How often such prompts come out right: rows ``{"label", "successes", "trials"[, "group"]}``.
     objects : sequence, optional
@@ -146,10 +149,8 @@ def _page(story: Story, material: Material) -> str:
     content = body(story, material, figures)
     scripts = []
     if len(figures):
-        from plotly.offline import get_plotlyjs
-
         # A closing tag inside a string of the library would end the element early; an escaped slash means the same to JavaScript.
-        scripts = [re.sub(r"</(?=script)", r"<\\/", code, flags=re.IGNORECASE) for code in (get_plotlyjs(),)]
+        scripts.append(re.sub(r"</(?=script)", r"<\\/", library(), flags=re.IGNORECASE))
     scripts.append(files("vico_lens.report").joinpath("page.js").read_text("utf-8"))
     style = files("vico_lens.report").joinpath("style.css").read_text("utf-8")
     policy = (

@@ -53,7 +53,7 @@ def el(tag: str, *children: Any, **attributes: Any) -> Markup:
 
 def join(children: Iterable[Any]) -> Markup:
     """Join children as `el` does."""
-    parts = []
+    parts: list[str] = []
     for child in children:
         if child is None:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.plot.colours import concept_colours
-from vico_lens.plot.composite import Frames, as_frames, enlarge, overlay, tops
+from vico_lens.plot.composite import Frames, as_frames, enlarge, overlay, spans
 from vico_lens.plot.export import filmstrip, mp4_bytes, webp_bytes
 from vico_lens.plot.reading import concept_names, influence_maps
 from vico_lens.plot.theme import template
@@ -106,11 +106,11 @@ def video_element(video: Any, fps: float, label: str) -> Markup:
 def maps_strip(influence: xr.DataArray, video: Any, colours: Mapping[str, str], label: str) -> Markup:
     """Lay the video and every concept's map over it out frame by frame, as still pictures: what print and paper can show."""
     maps, names, frames = influence_maps(influence), concept_names(influence), as_frames(video)
-    colour, limits = concept_colours(names, colours), tops(np.abs(maps))
+    colour = concept_colours(names, colours)
     picks = np.unique(np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int))
     rows = [_strip_row(el("span", label), frames[picks], f"{label}: the video, frames {picks.tolist()}")]
-    for name, values, top in zip(names, np.abs(maps.values), limits, strict=True):
-        painted = overlay(frames, values, colour[name], float(top))[picks]
+    for name, values, span in zip(names, np.abs(maps.values), spans(abs(maps)), strict=True):
+        painted = overlay(frames, values, colour[name], span)[picks]
         rows.append(
             _strip_row(
                 foreign(name, class_="concept", style=f"--tint:{colour[name]}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import xarray as xr
@@ -86,7 +86,7 @@ def ruling(verdict: Any) -> Ruling | None:
         failure="" if fields["all_correct"] else failure or "not as asked",
         present=tuple(bool(value) for value in (present.values() if isinstance(present, Mapping) else present)),
         attributes=tuple(
-            {str(key): bool(value) for key, value in (asdict(one) if is_dataclass(one) else dict(one)).items()}
+            {str(key): bool(value) for key, value in dict(one).items()}
             for one in (attributes.values() if isinstance(attributes, Mapping) else attributes)
         ),
     )

@@ -38,6 +38,7 @@
   const boxes = [...document.querySelectorAll("[data-figure]")];
   if (!boxes.length || !window.Plotly) return;
   const templates = data("templates");
+  let paper = Infinity; // width of a sheet, in pixels, while printing
   const size = (figure, width) => {
     const grid = figure.meta.grid;
     if (!grid) return [width, figure.height];
@@ -47,7 +48,7 @@
   };
   const draw = async (box) => {
     const figure = box.figure || (box.figure = data(box.dataset.figure));
-    const [wide, tall] = size(figure, box.clientWidth);
+    const [wide, tall] = size(figure, Math.min(box.clientWidth, paper));
     box.style.height = `${tall}px`;
     const layout = { ...figure.layout, template: templates[theme()], height: tall, width: wide };
     if (box.clientWidth < 480) {
@@ -55,7 +56,9 @@
       if (figure.meta.grid) layout.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, size: 10 } }));
       if (layout.sliders) layout.sliders = layout.sliders.map((slider) => ({ ...slider, x: 0.36, len: 0.64 }));
     }
-    await Plotly.react(box, figure.data.map((trace) => ({ ...trace })), layout, { displayModeBar: false, scrollZoom: false, doubleClick: "reset" });
+    // Plotly fades the links of a redrawn Sankey in; paper would be printed before they are there. A new plot has them at once.
+    const plot = figure.data.some((trace) => trace.type === "sankey") ? Plotly.newPlot : Plotly.react;
+    await plot(box, figure.data.map((trace) => ({ ...trace })), layout, { displayModeBar: false, scrollZoom: false, doubleClick: "reset" });
     if (figure.frames.length && !box.moving) { box.moving = true; await Plotly.addFrames(box, figure.frames); }
     box.dataset.drawn = theme();
   };
@@ -74,6 +77,6 @@
 
   // Paper is white and as wide as the sheet, whatever the screen was.
   let before;
-  addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; document.querySelectorAll("details").forEach((d) => { d.open = true; }); redraw(); });
-  addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; redraw(); });
+  addEventListener("beforeprint", () => { paper = 660; before = root.dataset.theme; root.dataset.theme = "light"; document.querySelectorAll("details").forEach((d) => { d.open = true; }); redraw(); });
+  addEventListener("afterprint", () => { paper = Infinity; if (before) root.dataset.theme = before; else delete root.dataset.theme; redraw(); });
 })();

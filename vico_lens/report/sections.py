@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 import xarray as xr
 
 from vico_lens import plot
@@ -16,7 +17,7 @@ from vico_lens.report.story import Run, Story, mark_prompt
 from vico_lens.report.tables import facts, flow_table, rates_table, shares_table, verdict_table
 
 if TYPE_CHECKING:
-    import networkx as nx
+    from vico_lens.graph import AttentionGraph
 
 __all__ = ["Material", "body"]
 
@@ -39,7 +40,7 @@ class Material:
     comparison: xr.Dataset | None
     faithfulness: xr.Dataset | None
     flow: xr.Dataset | xr.DataArray | None
-    graph: nx.DiGraph | Mapping[str, nx.DiGraph] | None
+    graph: AttentionGraph | nx.DiGraph | Mapping[str, nx.DiGraph] | None
     objects: Sequence[Any] | None
     provenance: dict[str, Any]
     command: str
@@ -180,12 +181,18 @@ def _when(story: Story, figures: Figures) -> Markup | None:
 def _through(story: Story, material: Material, figures: Figures) -> Markup | None:
     parts: list[Markup] = []
     if material.graph is not None:
-        parts.append(figures.add(plot.sankey(material.graph, colours=story.colours)))
+        graph = material.graph if isinstance(material.graph, Mapping | nx.DiGraph) else _routes(material.graph, story)
+        parts.append(figures.add(plot.sankey(graph, colours=story.colours)))
     if material.flow is not None:
         parts.append(flow_table(material.flow))
     if material.temporal is not None:
         parts.append(figures.add(plot.temporal_matrix(material.temporal)))
     return _section("By which way?", "From the words through the layers to the frames.", *parts)
+
+
+def _routes(graph: AttentionGraph, story: Story) -> dict[str, nx.DiGraph]:
+    """Rollout rather than maximum flow, which is the same for every concept where the video's sinks are full."""
+    return plot.concept_graphs(graph, story.names, carry="rollout")
 
 
 def _agree(story: Story, material: Material, figures: Figures) -> Markup | None:

@@ -171,7 +171,8 @@ def mark_prompt(prompt: str, names: Sequence[str], colours: Mapping[str, str]) -
     >>> mark_prompt("a <b>cat", ["cat"], {"cat": "#0072B2"})
     'a &lt;b&gt;<bdi class="concept" style="--tint:#0072B2">cat</bdi>'
     """
-    folded, spans = prompt.casefold(), []
+    folded = prompt.casefold()
+    spans: list[tuple[int, int, str]] = []
     if len(folded) == len(prompt):  # otherwise places do not carry over (ß, ligatures) and nothing is marked
         for name in sorted(names, key=len, reverse=True):
             at = folded.find(name.casefold()) if name.strip() else -1

@@ -106,38 +106,34 @@ def _mark(name: str, good: bool) -> Markup:
 
 
 def flow_table(flow: xr.Dataset | xr.DataArray) -> Markup:
-    """Exact flow of each concept with its certificate: value, cut, gap, whether it is saturated, and what that means in words."""
+    """Exact flow of each concept with its certificate: value, gap, how often it is saturated, and what that means in words."""
     data = flow.to_dataset(name="value") if isinstance(flow, xr.DataArray) else flow
     data = data.reset_coords([str(c) for c in data.coords if str(c) != "concept" and "concept" in data[c].dims])
     rows = []
     for i, name in enumerate(np.atleast_1d(data["concept"].values)):
         one = data.isel(concept=i)
-        cells = {key: _collected(one[key]) for key in ("value", "cut_value", "cut", "gap") if key in one}
-        states = sorted(set(map(str, np.ravel(one["saturated"].values)))) if "saturated" in one else []
-        rows.append(
-            [foreign(name), number(cells.get("value", math.nan)), number(cells.get("gap", math.nan)), _saturation(states)]
-        )
-    note = "The gap between flow and cut certifies the value; both are summed over sinks and steps, the gap is the largest."
-    return grid_table(
-        ["concept", "flow", "gap", "what the cut says"], rows, title="Exact maximum flow.", note=note, numeric=(1, 2)
-    )
+        gap = number(float(abs(one["gap"]).max())) if "gap" in one else "–"
+        states = [str(state) for state in np.ravel(one["saturated"].values)] if "saturated" in one else []
+        rows.append([foreign(name), number(float(one["value"].sum())), gap, _saturation(states)])
+    note = "Flow is summed over sinks and steps. The largest relative gap between flow and cut certifies it: 0 is exact."
+    return grid_table(["concept", "flow", "gap", "where it is cut"], rows, title="Exact maximum flow.", note=note, numeric=(1, 2))
 
 
-def _collected(values: xr.DataArray) -> float:
-    if not np.issubdtype(values.dtype, np.number):
-        return math.nan
-    return float(np.abs(values).max()) if values.name == "gap" else float(values.sum())
+_CUT_AT = {
+    "sink": "at the video, where the sink is full: the value is the sink's capacity and says nothing of the concept",
+    "source": "at the text: the value is the summed cross-attention and says nothing more",
+    "no": "inside the network: the layers between text and video hold the flow back",
+}
 
 
 def _saturation(states: Sequence[str]) -> str:
-    said = {
-        "source": "Cut at the text: the value equals the summed cross-attention and says nothing more.",
-        "sink": "Cut at the video: the sink is full, the value is the sink's own capacity.",
-        "no": "Cut inside the network: the layers between text and video hold the flow back.",
-        "False": "Cut inside the network: the layers between text and video hold the flow back.",
-        "True": "Cut at the text or at the video: the value says nothing about the layers between.",
-    }
-    return " ".join(said[state] for state in states if state in said) or "–"
+    parts = [(states.count(state), said) for state, said in _CUT_AT.items() if state in states]
+    if not parts:
+        return "–"
+    if len(parts) == 1:
+        said = parts[0][1]
+        return f"{said[0].upper()}{said[1:]}."
+    return "; ".join(f"{count} of {len(states)} {said}" for count, said in parts) + "."
 
 
 def rates_table(story: Story) -> Markup:
