@@ -120,7 +120,8 @@ class Attended:
             whole = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
             if whole.ndim == 3 and whole.shape[0] % self.batch == 0:
                 whole = whole.reshape(self.batch, -1, *whole.shape[1:])
-            if whole.ndim == 4 and whole.shape[0] == self.batch:
+            heads = getattr(self.owner, "heads", whole.shape[1])
+            if whole.ndim == 4 and tuple(whole.shape[:2]) == (self.batch, heads):
                 self.calls.append(RawCall(None, None, None, False, 1.0, whole))
                 return
         shapes = ", ".join(str(tuple(piece.shape)) for piece in self.pieces[:4])

@@ -98,8 +98,10 @@ def weights_hash(modules: dict[str, nn.Module]) -> str:
 
     Examples
     --------
-    >>> weights_hash({"unet": nn.Linear(2, 2, bias=False).requires_grad_(False).zero_()})[:14]
-    'sha256:98fe442'
+    >>> layer = nn.Linear(2, 2, bias=False)
+    >>> _ = nn.init.zeros_(layer.weight)
+    >>> weights_hash({"unet": layer})[:14]
+    'sha256:5ab868c'
     """
     digest = hashlib.sha256()
     tensors = [(f"{name}.{key}", tensor) for name, module in modules.items() for key, tensor in module.state_dict().items()]
