@@ -94,7 +94,12 @@ def by_sink() -> list[str]:
     for row, token in enumerate((0, 700, 1500, 2500)):
         tokens[row, token] = 1
     rows = []
-    for what, sinks in (("whole video", "video"), ("one frame", frames[8:9]), ("a 4x4 box of one frame", box), ("4 single tokens", tokens)):
+    for what, sinks in (
+        ("whole video", "video"),
+        ("one frame", frames[8:9]),
+        ("a 4x4 box of one frame", box),
+        ("4 single tokens", tokens),
+    ):
         seconds, result = timed(lambda sinks=sinks: max_flow(graph, None, sinks))
         flows = result.value.numel()
         share = [(result.saturated == code).double().mean().item() for code in range(3)]
@@ -132,12 +137,19 @@ def tightness() -> list[str]:
     cross, temporals = group((16, 10, 16), 77, begin=0.0)
     seconds, exact = timed(lambda: subgraph_flow(cross, temporals, kind="exact", residual="parity"))
     rows = [f"| exact | 1 | 1 | {seconds:.2f} |"]
-    for label, kind, tau in (("hard", "hard", 1.0), ("soft, tau 0.01", "soft", 0.01), ("soft, tau 0.001", "soft", 0.001), ("sum", "sum", 1.0)):
+    for label, kind, tau in (
+        ("hard", "hard", 1.0),
+        ("soft, tau 0.01", "soft", 0.01),
+        ("soft, tau 0.001", "soft", 0.001),
+        ("sum", "sum", 1.0),
+    ):
         seconds, flow = timed(
             lambda kind=kind, tau=tau: subgraph_flow(cross, temporals, kind=kind, tau=tau, residual="parity"), 3
         )
         ratio, rank = flow / exact, _spearman(flow.flatten(), exact.flatten())
-        rows.append(f"| {label} | {ratio.mean().item():.3f} ({ratio.min().item():.2f} .. {ratio.max().item():.2f}) | {rank:.3f} | {seconds:.3f} |")
+        rows.append(
+            f"| {label} | {ratio.mean().item():.3f} ({ratio.min().item():.2f} .. {ratio.max().item():.2f}) | {rank:.3f} | {seconds:.3f} |"
+        )
         print(rows[-1], flush=True)
     return rows
 

@@ -109,15 +109,28 @@ def greedy_flow(
         return torch.stack([torch.stack([_push_rounds(graph, levels, row, rounds) for row in sink]) for levels in single])
 
 
+def _useful(block: Block, reach: Tensor) -> Tensor:
+    """What each edge can carry that can also go on from its target, given what targets can deliver, ``[1, node]``."""
+    return torch.minimum(block.capacity, block.gather_targets(reach)[0, :, None, :])
+
+
+def _reach_one(graph: LayeredGraph, sink: Tensor) -> list[Tensor]:
+    """`reach_from_sinks` for a single sink, without the transposed copies that many sinks are worth."""
+    levels = [sink]
+    for link in reversed(graph.links):
+        levels.insert(0, link.join([_useful(block, levels[0]).sum(-1)[None] for block in link.blocks]))
+    return levels
+
+
 def push_once(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) -> tuple[Tensor, list[Tensor]]:
     """One greedy round of every source to one sink ``[1, node]``: the delivered flow ``[source, 1]``, and `reach_from_sinks`."""
-    reach = reach_from_sinks(graph, sink)
+    reach = _reach_one(graph, sink)
     held = torch.minimum(supply[0], reach[0])
     for level, link in enumerate(graph.links):
         share = _share(held, reach[level])
         moved = []
         for block in link.blocks:
-            useful = torch.minimum(block.capacity, block.gather_targets(reach[level + 1])[0, :, None, :])
+            useful = _useful(block, reach[level + 1])
             moved.append(torch.matmul(block.gather_sources(share).movedim(0, 1), useful).movedim(1, 0))
         arrived = link.join(moved)
         held = arrived + torch.minimum(supply[level + 1], (reach[level + 1] - arrived).clamp(min=0))
@@ -134,19 +147,13 @@ def _push_rounds(graph: LayeredGraph, supply: list[Tensor], sink: Tensor, rounds
     left, supply = graph, list(supply)
     total = sink.new_zeros(())
     for _ in range(rounds):
-        reach = reach_from_sinks(left, sink[None])
+        reach = _reach_one(left, sink[None])
         entered = [torch.minimum(supply[0], reach[0])]
         held = [entered[0]]
         flows: list[list[Tensor]] = []
         for level, link in enumerate(left.links):
             share = _share(held[level], reach[level])
-            flows.append(
-                [
-                    torch.minimum(block.capacity, block.gather_targets(reach[level + 1])[0, :, None, :])
-                    * block.gather_sources(share)[0, :, :, None]
-                    for block in link.blocks
-                ]
-            )
+            flows.append([_useful(block, reach[level + 1]) * block.gather_sources(share)[0, :, :, None] for block in link.blocks])
             arrived = link.join([flow.sum(1)[None] for flow in flows[level]])
             entered.append(torch.minimum(supply[level + 1], (reach[level + 1] - arrived).clamp(min=0)))
             held.append(arrived + entered[-1])

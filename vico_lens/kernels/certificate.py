@@ -118,9 +118,11 @@ def trivial_cuts(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) ->
 
 
 def _injected(supply: Sequence[Tensor]) -> Tensor:
-    """All edges of bounded capacity from each source, ``[source]``."""
-    every = torch.cat(list(supply), 1)
-    return torch.where(torch.isinf(every), 0.0, every).sum(1)
+    """All edges of bounded capacity from each source, ``[source]``; only text nodes of level 0 have others."""
+    total = torch.where(torch.isinf(supply[0]), 0.0, supply[0]).sum(1)
+    for level in supply[1:]:
+        total = total + level.sum(1)
+    return total
 
 
 def _leaving(graph: LayeredGraph) -> Tensor:

@@ -136,8 +136,10 @@ class _Run:
         sources, sinks = self.value.shape
         total = sources * sinks
         waiting: list[tuple[int, int]] = []
+        reach: list[list[Tensor]] = []
         for sink in range(sinks):
-            pushed, _ = push_once(self.graph, self.supply, self.sink[sink : sink + 1])
+            pushed, levels = push_once(self.graph, self.supply, self.sink[sink : sink + 1])
+            reach.append(levels)
             for source, value in enumerate(pushed[:, 0].tolist()):
                 if not self._settle(source, sink, value, _MET):
                     waiting.append((source, sink))
@@ -157,7 +159,7 @@ class _Run:
                 progress(done, total)
 
         if waiting:
-            self._solve(waiting, solver, threads, receive)
+            self._solve(waiting, reach, solver, threads, receive)
         result = FlowResult(
             self.value, self.location.sum(-1), self.location, self.saturated, self.places, self.sides, self.graph.widths
         )
@@ -188,7 +190,9 @@ class _Run:
             return True
         return False
 
-    def _solve(self, flows: list[tuple[int, int]], solver: Solver, threads: int | None, receive: Receive) -> None:
+    def _solve(
+        self, flows: list[tuple[int, int]], reach: list[list[Tensor]], solver: Solver, threads: int | None, receive: Receive
+    ) -> None:
         device = self.sink.device
         if solver == "torch" or (solver == "auto" and device.type != "cpu"):
             from vico_lens.kernels.maxflow_batched import solve_batched
@@ -202,7 +206,8 @@ class _Run:
             receive(source, sink, solved.value, location, sides)
 
         scale = torch.minimum(self.cuts.source[:, None], self.cuts.sink).cpu().numpy()
-        solving = CompiledSolver(self.graph, self.supply, self.sink)
+        levels = [torch.cat(level) for level in zip(*reach, strict=True)]
+        solving = CompiledSolver(self.graph, self.supply, self.sink, levels)
         solving.solve(flows, scale, convert, threads=threads or torch.get_num_threads())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.kernels.layered import LayeredGraph
-from vico_lens.kernels.maxflow_loops import FAR, Network, advance, cut_by_stage, relabel
+from vico_lens.kernels.maxflow_loops import FAR, Network, advance, cut_by_stage, relabel, seed
 
 __all__ = ["CompiledSolver", "Solved"]
 
@@ -35,7 +35,7 @@ class _State:
     """Working arrays of one flow, reused by the flows that a thread solves one after another."""
 
     def __init__(self, edges: int, nodes: int) -> None:
-        self.flow = np.zeros(edges)
+        self.flow = np.empty(edges)
         self.label = np.empty(nodes, np.int64)
         self.queue = np.empty(nodes, np.int64)
 
@@ -51,12 +51,15 @@ class CompiledSolver:
         ``[source, node]`` a level.
     sink : Tensor
         ``[sink, node]``.
+    reach : sequence of Tensor
+        Bound of what each node can deliver, ``[sink, node]`` a level (`vico_lens.kernels.bounds.reach_from_sinks`).
     """
 
-    def __init__(self, graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) -> None:
+    def __init__(self, graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor, reach: Sequence[Tensor]) -> None:
         self.net, self.capacity = pack(graph)
         self.supply = np.ascontiguousarray(torch.cat(list(supply), 1).cpu().numpy())
         self.sink = np.ascontiguousarray(sink.cpu().numpy())
+        self.reach = np.ascontiguousarray(torch.cat(list(reach), 1).cpu().numpy())
         self.links = len(graph.links)
 
     def solve(
@@ -105,8 +108,8 @@ class CompiledSolver:
     def _one(self, source: int, sink: int, scale: float, state: _State, stop: threading.Event) -> Solved:
         net, capacity = self.net, self.capacity
         excess, room = self.supply[source].copy(), self.sink[sink]
-        arrived = np.zeros_like(room)
-        state.flow[:] = 0
+        arrived = np.empty_like(room)
+        seed(net, capacity, self.reach[sink], state.flow, excess, room, arrived)
         relabel(net, capacity, state.flow, room, arrived, state.label, state.queue)
         location = np.empty(self.links + 2)
         # Excess below the tolerance stays where it is. All of it together is far below what the certificate allows of the largest

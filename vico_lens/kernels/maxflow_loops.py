@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vico_lens.kernels.jit import compiled
 
-__all__ = ["FAR", "Network", "advance", "cut_by_stage", "relabel", "solve"]
+__all__ = ["FAR", "Network", "advance", "cut_by_stage", "relabel", "seed", "solve"]
 
 FAR = 1 << 30
 
@@ -214,6 +214,37 @@ def _discharge(
             raised = max(lowest, label[v]) + 1
             label[v] = raised if lowest < FAR and raised < limit else FAR
     return work
+
+
+@compiled
+def seed(net: Network, capacity: Floats, reach: Floats, flow: Floats, excess: Floats, sink: Floats, arrived: Floats) -> None:
+    """Start from one greedy push instead of nothing: every node splits what it holds by what each edge can still deliver.
+
+    `reach` bounds what each node can deliver. Filling edges one by one would crowd the first nodes of every level; an even split
+    leaves little to correct. `flow` and `arrived` are overwritten, `excess` keeps what could not be passed on.
+    """
+    last = net.node.size - 2
+    for level in range(last):
+        for n in range(net.node[level + 1] - net.node[level]):
+            v = net.node[level] + n
+            e, count, u, step = _leaving(net, level, n)
+            if excess[v] <= 0.0 or reach[v] <= 0.0:
+                flow[e : e + count] = 0.0
+                continue
+            part = min(excess[v] / reach[v], 1.0)
+            passed = 0.0
+            for i in range(e, e + count):
+                moved = part * min(capacity[i], reach[u])
+                flow[i] = moved
+                excess[u] += moved
+                passed += moved
+                u += step
+            excess[v] = max(excess[v] - passed, 0.0)
+    first = net.node[last]
+    for n in range(sink.size):
+        moved = min(excess[first + n], sink[n])
+        arrived[n] = moved
+        excess[first + n] -= moved
 
 
 @compiled
