@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from vico_lens.balancing.balance import Balance, Cost, balance
+from vico_lens.balancing.balance import Balance, balance
+from vico_lens.balancing.baselines import best_of, compose, reweight
 from vico_lens.balancing.influences import Flow
 from vico_lens.balancing.objectives import AttendAndExcite, Equal, Influences, Objective, Variance, Verdict, Weakest, objectives
 from vico_lens.balancing.presets import Preset, presets
 from vico_lens.balancing.report import balance_report
 from vico_lens.balancing.schedule import Refinement, Schedule
+from vico_lens.balancing.session import Cost, Session
 from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
 
 __all__ = [
@@ -24,12 +26,16 @@ __all__ = [
     "RandomDirection",
     "Refinement",
     "Schedule",
+    "Session",
     "StepRule",
     "Variance",
     "Verdict",
     "Weakest",
     "balance",
     "balance_report",
+    "best_of",
+    "compose",
     "objectives",
     "presets",
+    "reweight",
 ]

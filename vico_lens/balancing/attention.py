@@ -49,7 +49,6 @@ class LiveAttention:
 
     def __init__(self, pipe: Any, denoisers: Mapping[str, nn.Module], flow: Flow, *, checkpointing: bool = False) -> None:
         self.pipe, self.denoisers, self.flow, self.checkpointing = pipe, denoisers, flow, checkpointing
-        self.forwards = self.rows = 0
         self._seen: dict[tuple[object, ...], int] = {}
         for name, module in denoisers.items():
             if checkpointing and not getattr(module, "_supports_gradient_checkpointing", False):
@@ -80,8 +79,6 @@ class LiveAttention:
             if count == expected:
                 raise _AllSeen
 
-        self.forwards += 1
-        self.rows += videos
         try:
             rows = [("cond", row) for row in range(videos)]
             with observe(self.pipe, kinds=self.flow.kinds, layers=self.flow.wanted, rows=rows, on_call=on_call):  # type: ignore[arg-type]

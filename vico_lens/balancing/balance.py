@@ -4,73 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from time import perf_counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from vico_lens.balancing.attention import LiveAttention
 from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.injection import Calls, Moment, inject
-from vico_lens.balancing.log import log_of
+from vico_lens.balancing.injection import Moment, inject
+from vico_lens.balancing.log import Update
 from vico_lens.balancing.objectives import Objective, objectives
 from vico_lens.balancing.presets import Preset, presets
 from vico_lens.balancing.schedule import Schedule
+from vico_lens.balancing.session import Session
 from vico_lens.balancing.steps import StepRule
 from vico_lens.balancing.updater import Updater
-from vico_lens.balancing.words import Words, words_of_table, words_without_prompt
-from vico_lens.concepts import Concept
-from vico_lens.errors import BalanceError, InputError
+from vico_lens.balancing.words import Names, Words, words_of_call
+from vico_lens.errors import InputError
 from vico_lens.kernels.stages import Grid
-from vico_lens.running import running_call
-from vico_lens.tokens import SeenIds, seen_ids, token_tables
-from vico_lens.video import kept_frames, to_rgb
+from vico_lens.tokens import SeenIds, seen_ids
 
-if TYPE_CHECKING:
-    import numpy as np
-    import xarray as xr
-
-__all__ = ["Balance", "Cost", "balance"]
-
-Names = Sequence[str | Concept]
+__all__ = ["Balance", "balance"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a balanced stretch spent.
+class Balance(Session):
+    """A stretch of a program in which every call of the pipeline is balanced; made by `balance`.
 
     Attributes
     ----------
-    forwards, rows : int
-        Denoiser calls of the pipeline itself, and the rows of their batches together (guidance doubles them).
-    extra_forwards, extra_rows, backwards : int
-        Those that updates asked for; a forward may end early, after the last site that the objective reads.
-    update_seconds, seconds : float
-        Wall time inside updates, and of the whole ``with``.
-    """
-
-    forwards: int
-    rows: int
-    extra_forwards: int
-    extra_rows: int
-    backwards: int
-    update_seconds: float
-    seconds: float
-
-
-class Balance:
-    """A balanced stretch of a program: every call of the pipeline inside the ``with`` is balanced.
-
-    Attributes
-    ----------
-    pipe : diffusers.DiffusionPipeline
-        The pipeline.
-    log : Dataset
-        Everything that was done, see `vico_lens.balancing.log.log_of`.
-    videos : list of ndarray
-        What each call inside the ``with`` generated, uint8 (frame, row, column, channel); of a batch the first.
-    cost : Cost
-        Denoiser forwards and seconds, the pipeline's own and those of the updates.
+    pipe, videos, cost
+        See `Session`.
     """
 
     def __init__(
@@ -82,78 +42,37 @@ class Balance:
         step: StepRule,
         schedule: Schedule,
     ) -> None:
-        self.pipe = pipe
+        super().__init__(pipe, attention.denoisers)
         self._concepts = concepts
-        self._updater = Updater(attention, objective, step, schedule, self._find_words)
         self._seen: SeenIds = {}
-        self._undo = ExitStack()
-        self._calls = Calls()
-        self._began = 0.0
-        self._seconds = 0.0
-        self.videos: list[np.ndarray] = []
+        self._updater = Updater(attention, objective, step, schedule, self._find_words, self.cost)
+
+    def install(self, undo: ExitStack) -> None:
+        """Collect token ids and inject the update."""
+        self._seen = undo.enter_context(seen_ids(self.pipe))
+        undo.enter_context(inject(self.pipe, self.denoisers, self._updater))
 
     @property
-    def log(self) -> xr.Dataset:
-        """What every update did, and why it stopped; grows while the pipeline samples."""
-        parts = {
-            "objective": self._updater.objective,
-            "step": self._updater.rule,
-            "schedule": self._updater.schedule,
-            "flow": self._updater.attention.flow,
+    def settings(self) -> dict[str, Any]:
+        """Objective, step rule, schedule and flow."""
+        updater = self._updater
+        return {
+            "objective": updater.objective,
+            "step": updater.rule,
+            "schedule": updater.schedule,
+            "flow": updater.attention.flow,
         }
-        return log_of(self._updater.updates, {name: _describe(part) for name, part in parts.items()} | asdict(self.cost))
 
     @property
-    def cost(self) -> Cost:
-        """What was spent so far."""
-        attention = self._updater.attention
-        seconds = perf_counter() - self._began if self._began else self._seconds
-        own, own_rows = self._calls.forwards, self._calls.rows
-        return Cost(own, own_rows, attention.forwards, attention.rows, self._updater.backwards, self._updater.seconds, seconds)
-
-    @property
-    def video(self) -> np.ndarray:
-        """The last video generated inside the ``with``.
-
-        Raises
-        ------
-        BalanceError
-            If there is none: the pipeline was not called, or returned latents.
-        """
-        if not self.videos:
-            raise BalanceError(
-                "expected a pipeline call that decodes its video inside the `with`, got none; hand the frames over instead."
-            )
-        return self.videos[-1]
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            self._seen = undo.enter_context(seen_ids(self.pipe))
-            undo.enter_context(kept_frames(self.pipe, lambda frames: self.videos.append(to_rgb(frames))))
-            self._calls = undo.enter_context(inject(self.pipe, self._updater.attention.denoisers, self._updater))
-            self._undo = undo.pop_all()
-        self._began = perf_counter()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._seconds, self._began = perf_counter() - self._began, 0.0
-        self._undo.__exit__(kind, error, trace)
+    def updates(self) -> list[Update]:
+        """Every evaluation of the objective so far."""
+        return self._updater.updates
 
     def _find_words(self, moment: Moment, tokens: int) -> list[Words]:
-        """Concepts and content tokens of every video, from the ids that the text encoders were given for this sampling pass."""
-        seen, concepts = {name: list(rows) for name, rows in self._seen.items()}, self._concepts
+        # A text encoder runs before the denoiser of its call: what was seen since the last look-up belongs to this sampling pass.
+        seen = dict(self._seen)
         self._seen.clear()
-        if moment.prompts is None:
-            return [words_without_prompt(concepts)] * moment.latents.shape[0]  # type: ignore[arg-type]
-        prompts = list(dict.fromkeys(moment.prompts))
-        nested = concepts is not None and any(not isinstance(entry, (str, Concept)) for entry in concepts)
-        each: list[Any] = list(concepts) if nested and concepts is not None else [concepts] * len(prompts)
-        if len(each) != len(prompts):
-            raise InputError(f"expected one list of concepts for each of {len(prompts)} different prompts, got {len(each)}.")
-        by_prompt = dict(zip(prompts, each, strict=True))
-        call = running_call(self.pipe)
-        tables = token_tables(self.pipe, call, tokens, seen=seen) if call else []
-        return [words_of_table(table, prompt, by_prompt[prompt]) for table, prompt in zip(tables, moment.prompts, strict=True)]
+        return words_of_call(self.pipe, self._concepts, tokens, moment.latents.shape[0], seen)
 
 
 def balance(
@@ -237,11 +156,3 @@ def _flow_of(judge: Objective, base: Preset, flow: str | Flow | None, options: M
             f"expected flow={judge.flow!r} with {type(judge).__name__}, which is defined on it alone; got {chosen.method!r}."
         )
     return chosen
-
-
-def _describe(part: Any) -> str:
-    """Name and settings of a part, for the attributes of a log."""
-    if is_dataclass(part) and not isinstance(part, type):
-        settings = ", ".join(f"{entry.name}={_describe(getattr(part, entry.name))}" for entry in fields(part))
-        return f"{type(part).__name__}({settings})"
-    return repr(dict(part)) if isinstance(part, Mapping) else repr(part)

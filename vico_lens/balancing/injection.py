@@ -12,7 +12,6 @@ tensor that the caller passed as ``latents=``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,22 +22,10 @@ from torch import Tensor, nn
 
 from vico_lens.balancing.latents import LatentMap, find_latents, solve_map
 from vico_lens.balancing.rows import conditional_rows
+from vico_lens.balancing.session import INPUTS, extra_forwards, is_extra
 from vico_lens.errors import BalanceError
 
-__all__ = ["Calls", "Moment", "inject"]
-
-_INPUTS = ("hidden_states", "sample")
-
-# Denoiser forwards that an update asks for are no part of sampling: no injection in this thread may take them for it.
-_thread = threading.local()
-
-
-@dataclass(slots=True)
-class Calls:
-    """How often the pipeline itself called its denoiser, and the rows of the batches together."""
-
-    forwards: int = 0
-    rows: int = 0
+__all__ = ["Moment", "inject", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +76,7 @@ class Moment:
 
 
 @contextmanager
-def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None]) -> Iterator[Calls]:
+def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None]) -> Iterator[None]:
     """Call `update` before every denoising step and put the latents it returns in the place of the pipeline's.
 
     Parameters
@@ -101,11 +88,6 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
     update : callable
         Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is
         called.
-
-    Yields
-    ------
-    Calls
-        Counts the pipeline's own denoiser calls.
 
     Raises
     ------
@@ -121,8 +103,8 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
     with ExitStack() as undo:
         for name, module in denoisers.items():
             undo.callback(module.register_forward_pre_hook(session.hook(name), with_kwargs=True).remove)
-        undo.callback(_shadow(pipe, "prepare_latents", session.prepare_latents(pipe.prepare_latents)))
-        yield session.calls
+        undo.callback(shadow(pipe, "prepare_latents", session.prepare_latents(pipe.prepare_latents)))
+        yield
 
 
 class _Session:
@@ -130,7 +112,6 @@ class _Session:
 
     def __init__(self, pipe: Any, update: Callable[[Moment], Tensor | None]) -> None:
         self.pipe, self.update = pipe, update
-        self.calls = Calls()
         self.run, self.step = -1, -1
         self.latents: Tensor | None = None
         self.version = -1
@@ -156,23 +137,18 @@ class _Session:
         def before_forward(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-            if getattr(_thread, "updating", False):
+            if is_extra():
                 return None
-            _thread.updating = True
-            try:
+            with extra_forwards():
                 return self.before(name, module, args, kwargs)
-            finally:
-                _thread.updating = False
 
         return before_forward
 
     def before(
         self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        key = next((key for key in _INPUTS if key in kwargs), None)
+        key = next((key for key in INPUTS if key in kwargs), None)
         model_input = kwargs[key] if key else args[0]
-        self.calls.forwards += 1
-        self.calls.rows += model_input.shape[0]
         frame, latents = find_latents(self.pipe)
         known = frame.f_locals
         if latents is self.latents and latents._version == self.version:
@@ -232,7 +208,7 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _shadow(target: Any, name: str, value: Any) -> Callable[[], None]:
+def shadow(target: Any, name: str, value: Any) -> Callable[[], None]:
     """Set an attribute on the instance only, and return what restores it."""
     missing = object()
     before = target.__dict__.get(name, missing)

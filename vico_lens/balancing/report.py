@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.balancing.balance import Balance
 from vico_lens.balancing.quality import clipped, distance, flicker, sharpness
+from vico_lens.balancing.session import Session
 from vico_lens.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ __all__ = ["balance_report", "report_summary", "report_table"]
 RUNS = ["plain", "balanced"]
 
 
-def balance_report(plain: Any, balanced: Balance) -> xr.Dataset:
+def balance_report(plain: Any, balanced: Session) -> xr.Dataset:
     """Compare a plain with a balanced call of the same prompt and seed.
 
     Parameters
     ----------
-    plain : Balance or frames
+    plain : Session or frames
         The plain call: its frames; or, to have its influences too, the session ``with balance(pipe, concepts, preset="observe")``
         in which it ran. That session costs one denoiser forward a step, which is not counted as the plain call's.
-    balanced : Balance
-        The session of the balanced call.
+    balanced : Session
+        The session of the balanced call, or of a baseline's (then without influences).
 
     Returns
     -------
@@ -50,25 +50,16 @@ def balance_report(plain: Any, balanced: Balance) -> xr.Dataset:
 
     from vico_lens.dominance import evenness
 
-    if not isinstance(balanced, Balance):
+    if not isinstance(balanced, Session):
         raise InputError(
             f"expected the session of the balanced call (`with vl.balance(...) as balance`), got {type(balanced).__name__}."
         )
-    watched = isinstance(plain, Balance)
+    watched = isinstance(plain, Session)
     videos = {"plain": plain.video if watched else plain, "balanced": balanced.video}
     log = balanced.log
-    shares = xr.DataArray(
-        np.full((2, log.sizes["concept"]), np.nan), {"run": RUNS, "concept": log.concept.values}, ("run", "concept")
-    )
-    steps: list[int] = []
-    if watched:
-        before = plain.log
-        steps = sorted(set(before.step.values.tolist()) & set(log.step.values.tolist()))
-        for run, source in zip(RUNS, (before, log), strict=True):
-            first = source.where((source.iteration == 0) & source.step.isin(steps), drop=True)
-            shares.loc[{"run": run}] = first.share.mean("update").reindex(concept=log.concept).values
+    shares, steps = _shares(plain.log if watched else None, log)
     cost = balanced.cost
-    spent = cost.rows + cost.extra_rows * (1 + cost.backwards / max(1, cost.extra_forwards))
+    spent = cost.row_forwards
     own_seconds = cost.seconds - cost.update_seconds
     reasons, counts = np.unique([reason for reason in log.stop.values if reason], return_counts=True)
     report = xr.Dataset(
@@ -92,8 +83,24 @@ def balance_report(plain: Any, balanced: Balance) -> xr.Dataset:
         },
         {"run": RUNS, "reason": reasons.astype(str)},
     )
-    settings = {name: log.attrs[name] for name in ("objective", "flow", "step", "schedule")}
-    return report.assign_attrs(settings, compared_steps=steps)
+    return report.assign_attrs({name: log.attrs[name] for name in balanced.settings}, compared_steps=steps)
+
+
+def _shares(plain: xr.Dataset | None, balanced: xr.Dataset) -> tuple[xr.DataArray, list[int]]:
+    """Mean shares before each step's update (run, concept), and the steps they are over: those that both logs have."""
+    import numpy as np
+    import xarray as xr
+
+    logs = {run: log for run, log in zip(RUNS, (plain, balanced), strict=True) if log is not None and log.sizes["update"]}
+    names = list(dict.fromkeys(name for log in logs.values() for name in log.concept.values.tolist())) or [""]
+    shares = xr.DataArray(np.full((2, len(names)), np.nan), {"run": RUNS, "concept": names}, ("run", "concept"))
+    if plain is None:
+        return shares, []
+    steps = sorted(set.intersection(*(set(log.step.values.tolist()) for log in logs.values()))) if logs else []
+    for run, log in logs.items():
+        first = log.where((log.iteration == 0) & log.step.isin(steps), drop=True)
+        shares.loc[{"run": run}] = first.share.mean("update").reindex(concept=names).values
+    return shares, steps
 
 
 def report_summary(report: xr.Dataset) -> dict[str, Any]:

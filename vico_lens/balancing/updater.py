@@ -15,6 +15,7 @@ from vico_lens.balancing.injection import Moment
 from vico_lens.balancing.log import Update
 from vico_lens.balancing.objectives import Objective, Verdict
 from vico_lens.balancing.schedule import Plan, Schedule, StopReason
+from vico_lens.balancing.session import Cost
 from vico_lens.balancing.steps import StepRule, rms
 from vico_lens.balancing.words import Words
 from vico_lens.errors import BalanceError
@@ -41,12 +42,10 @@ class Updater:
         Says when.
     find_words : callable
         Moment and number of text tokens to the words of every video's prompt.
+    cost : Cost
+        Takes what updates spend.
     updates : list of Update
         The log so far.
-    backwards : int
-        Backward passes so far.
-    seconds : float
-        Wall time of all updates so far.
     """
 
     attention: LiveAttention
@@ -54,9 +53,8 @@ class Updater:
     rule: StepRule
     schedule: Schedule
     find_words: Callable[[Moment, int], list[Words]]
+    cost: Cost
     updates: list[Update] = field(default_factory=list)
-    backwards: int = 0
-    seconds: float = 0.0
     _words: dict[int, list[Words]] = field(default_factory=dict)
     _moves: dict[tuple[int, int], int] = field(default_factory=dict)
     _finished: set[int] = field(default_factory=set)
@@ -71,7 +69,7 @@ class Updater:
         began = perf_counter()
         with self.attention.prepared(moment.denoiser):
             latents = self._iterate(moment, plan)
-        self.seconds += perf_counter() - began
+        self.cost.update_seconds += perf_counter() - began
         if latents is None:
             return None
         applied = rms(latents.to(moment.dtype).float() - moment.latents)
@@ -91,6 +89,8 @@ class Updater:
             with torch.enable_grad() if plan.iterations else torch.no_grad():
                 variable = latents.clone().requires_grad_(plan.iterations > 0)
                 calls = self.attention(moment, variable)
+                self.cost.extra_forwards += 1
+                self.cost.extra_rows += latents.shape[0]
                 words = self._words_of(moment, calls)
                 if plan.iterations:
                     open_videos = [video for video in open_videos if len(words[video].concepts) > 1]
@@ -171,7 +171,7 @@ class Updater:
         if not total.requires_grad:
             raise self._no_gradient(moment, "the objective does not depend on the latents at all", list(verdicts))
         (gradient,) = torch.autograd.grad(total, variable)
-        self.backwards += 1
+        self.cost.backwards += 1
         norms = gradient.float().flatten(1).norm(dim=1)
         for video in verdicts:
             norm = rows[video].gradient_norm = float(norms[video])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vico_lens.concepts import Concept, find_concepts
-from vico_lens.errors import ConceptError
+from vico_lens.errors import BalanceError, ConceptError, InputError
+from vico_lens.running import running_call
 from vico_lens.schema import TokenTable
+from vico_lens.tokens import SeenIds, token_tables
 
-__all__ = ["Words", "words_of_table", "words_without_prompt"]
+__all__ = ["Names", "Words", "words_of_call", "words_of_table", "words_without_prompt"]
+
+Names = Sequence[str | Concept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,47 @@ class Words:
         return tuple(tuple(place[token] for token in concept.tokens) for concept in self.concepts)
 
 
-def words_of_table(table: TokenTable, prompt: str, names: Sequence[str | Concept] | None) -> Words:
+def words_of_call(pipe: Any, concepts: Names | Sequence[Names] | None, tokens: int, videos: int, seen: SeenIds) -> list[Words]:
+    """Concepts and content tokens of every video of the running pipeline call.
+
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+        The pipeline whose call is under way.
+    concepts : sequence of str or Concept, or one such sequence a different prompt, or None
+        Names are looked up; None takes the noun phrases of each prompt.
+    tokens : int
+        Text tokens that the denoiser sees.
+    videos : int
+        Rows of the latents: prompts times videos a prompt.
+    seen : dict
+        Ids that the text encoders were given, see `vico_lens.tokens.seen_ids`.
+
+    Raises
+    ------
+    ConceptError
+        If a name is not in its prompt, or embeddings came without tokens of the concepts.
+    InputError
+        If the lists of concepts are not as many as the different prompts.
+    """
+    call = running_call(pipe)
+    if call is None:
+        raise BalanceError(f"expected a running call of {type(pipe).__name__}, got none; call it inside the `with`.")
+    nested = concepts is not None and any(not isinstance(entry, (str, Concept)) for entry in concepts)
+    if call.prompts is None:
+        return [words_without_prompt(concepts)] * videos  # type: ignore[arg-type]
+    prompts = [prompt for prompt in call.prompts for _ in range(max(1, videos // len(call.prompts)))]
+    different = list(dict.fromkeys(prompts))
+    each: list[Any] = list(concepts) if nested and concepts is not None else [concepts] * len(different)
+    if len(each) != len(different):
+        raise InputError(f"expected one list of concepts for each of {len(different)} different prompts, got {len(each)}.")
+    names = dict(zip(different, each, strict=True))
+    tables = token_tables(pipe, call, tokens, seen=seen)
+    tables = tables if len(tables) == len(prompts) else [table for table in tables for _ in range(len(prompts) // len(tables))]
+    return [words_of_table(table, prompt, names[prompt]) for table, prompt in zip(tables, prompts, strict=True)]
+
+
+def words_of_table(table: TokenTable, prompt: str, names: Names | None) -> Words:
     """Find concepts by name, or all that the prompt holds, in the tokens of a running call.
 
     Raises
@@ -46,7 +91,7 @@ def words_of_table(table: TokenTable, prompt: str, names: Sequence[str | Concept
     return Words(tuple(concepts), tuple(index for index, kind in enumerate(table.kind) if kind == "text"))
 
 
-def words_without_prompt(concepts: Sequence[str | Concept] | None) -> Words:
+def words_without_prompt(concepts: Names | None) -> Words:
     """Take concepts as they are, where the pipeline was given embeddings and no prompt.
 
     Raises
