@@ -116,6 +116,17 @@ def test_attribute_keeps_its_influence(run: Callable, traced: Path, tmp_path: Pa
     assert "red circle" in page.read_text()
 
 
+def test_compare_agrees_with_the_library(run: Callable, traced: Path) -> None:
+    arguments = ["compare", traced / "run.zarr", "--methods", "cross_attention, rollout"]
+    found = xr.Dataset.from_dict(run(*arguments, "--json").json)
+    expected = vl.compare(vl.open_trace(traced / "run.zarr"), ["cross_attention", "rollout"])
+    np.testing.assert_allclose(found["agreement"].values, expected["agreement"].values, rtol=1e-5)
+    text = run(*arguments).out
+    assert "agreement" in text
+    assert "red circle" in text
+    assert run("compare", traced / "run.zarr", "--methods", "rollot").code == 2
+
+
 def test_report_is_one_page(run: Callable, traced: Path, tmp_path: Path) -> None:
     result = run("report", traced / "run.zarr", "--out", tmp_path / "report.html", "--json")
     assert result.code == 0, result.err

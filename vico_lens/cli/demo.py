@@ -12,7 +12,7 @@ import typer
 
 from vico_lens.cli.files import check_output, staged
 from vico_lens.cli.options import AsJson, Overwrite
-from vico_lens.cli.output import emit, note, plain, to_json
+from vico_lens.cli.output import decoded, emit, note, plain, to_json
 from vico_lens.cli.pair import Run, run_once, shares_text, verdict_text
 from vico_lens.cli.sampling import Request
 from vico_lens.errors import ModelError
@@ -58,7 +58,7 @@ def demo(
             "after": after.summary(),
             "balance": story.get("balance", {}),
             "reliability": reliability,
-            "versions": before.tree.attrs.get("versions"),
+            "versions": decoded(before.tree.attrs.get("versions")),
             "seconds": round(time.perf_counter() - start, 1),
             "files": list(OUTPUTS),
         }
@@ -82,7 +82,6 @@ def _report(path: Path, request: Request, before: Run, after: Run, method: str, 
 
     tree, concepts = before.tree, before.concepts
     step = int(tree.coords["step"].values[tree.sizes["step"] // 2])
-    graph = vl.AttentionGraph.from_trace(tree, step=step, grid="coarsest")
     build_report(
         path,
         prompt=request.prompt,
@@ -93,7 +92,7 @@ def _report(path: Path, request: Request, before: Run, after: Run, method: str, 
         methods={name: vl.attribute(tree, name, concepts) for name in OTHER_METHODS},
         comparison=vl.compare(tree, [method, *OTHER_METHODS], concepts=concepts),
         flow=vl.attribute(tree, "max_flow", concepts, sink="frame", steps=step),
-        graph=graph.to_networkx(concepts, sink="frame"),
+        graph=vl.AttentionGraph.from_trace(tree, step=step),
         reliability=reliability["rows"],
         objects=parse_prompt(request.prompt).objects,
         provenance=plain(tree.attrs),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from vico_lens.cli.files import bytes_on_disk, check_input
 from vico_lens.cli.options import AsJson, TracePath
-from vico_lens.cli.output import columns, emit, size
+from vico_lens.cli.output import columns, decoded, emit, size
 
 __all__ = ["inspect"]
 
@@ -34,7 +33,7 @@ def inspect(trace: TracePath, as_json: AsJson = False) -> None:
     }
     report: dict[str, Any] = {
         "trace": trace,
-        "attributes": {str(name): _decoded(value) for name, value in tree.attrs.items()},
+        "attributes": {str(name): decoded(value) for name, value in tree.attrs.items()},
         "steps": tree["step"].values,
         "tokens": _tokens(tree),
         "groups": groups,
@@ -54,16 +53,6 @@ def _tokens(tree: Any) -> list[dict[str, Any]]:
         for index, values in enumerate(zip(*rows, strict=True))
         if values[1] != "padding"
     ]
-
-
-def _decoded(value: Any) -> Any:
-    """Nested provenance is kept as JSON in the store."""
-    if isinstance(value, str) and value[:1] in {"{", "["}:
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
 
 
 def _shape(group: dict[str, Any]) -> str:

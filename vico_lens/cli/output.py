@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["columns", "emit", "note", "plain", "size", "to_json"]
+__all__ = ["columns", "decoded", "emit", "note", "plain", "size", "to_json"]
 
 
 def emit(data: object, text: str, *, as_json: bool) -> None:
@@ -43,6 +43,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
     return str(value)
+
+
+def decoded(value: Any) -> Any:
+    """Return a value of a trace's attributes; nested ones are kept as JSON text in the store.
+
+    >>> decoded('{"torch": "2.13"}'), decoded("a red circle")
+    ({'torch': '2.13'}, 'a red circle')
+    """
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
 
 
 def to_json(data: object) -> str:
