@@ -69,9 +69,13 @@ def check_maps(tree: xr.DataTree, forwards: list[Witnessed], tolerance: float) -
 
 
 def _recorded(node: xr.DataTree, kind: Kind, step: int, layer: int) -> np.ndarray:
-    """Return one map as ``[head, batch, query, key]``, where batch is what queries and keys share."""
+    """Return one map as ``[head, batch, query, key]``, where batch is what queries and keys share.
+
+    Sites of one group may differ in their number of heads; those that a site lacks are cut off.
+    """
+    real = int(node.coords["heads"].values[layer])
     if kind != "joint":
-        weights = np.asarray(node["weights"].isel(step=step, layer=layer).values, np.float64)
+        weights = np.asarray(node["weights"].isel(step=step, layer=layer).values, np.float64)[:real]
         heads = weights.shape[0]
         if kind == "cross":
             return weights.reshape(heads, 1, -1, weights.shape[-1])
@@ -80,7 +84,7 @@ def _recorded(node: xr.DataTree, kind: Kind, step: int, layer: int) -> np.ndarra
         if kind == "temporal":
             return weights.reshape(heads, weights.shape[1] * weights.shape[2], weights.shape[3], -1)
         return weights.reshape(heads, 1, int(np.prod(weights.shape[1:4])), -1)
-    block = {name: np.asarray(node[name].isel(step=step, layer=layer).values, np.float64) for name in JOINT_BLOCKS}
+    block = {name: np.asarray(node[name].isel(step=step, layer=layer).values, np.float64)[:real] for name in JOINT_BLOCKS}
     heads, tokens = block["text_text"].shape[:2]
     cells = block["text_video"][0, 0].size
     text = np.concatenate([block["text_text"], block["text_video"].reshape(heads, tokens, cells)], -1)
@@ -136,10 +140,20 @@ def _arranged(weights: Tensor, kind: Kind, grid: tuple[int, int, int]) -> list[n
 
 
 def _distance(recorded: np.ndarray, candidate: np.ndarray, kind: Kind) -> float:
-    """Largest difference; of a joint map up to the order of its tokens, which the probes check."""
+    """Largest difference; of a joint map up to the order of its tokens, which the probes check.
+
+    Text tokens that nothing attends to are left out of a joint map on both sides: a store pads a site that saw fewer text tokens
+    than the trace has with such tokens, and their rows say nothing.
+    """
     if kind == "cross" and recorded.shape[-1] > candidate.shape[-1]:  # padding that the pipeline trimmed off
         candidate = np.pad(candidate, [(0, 0)] * 3 + [(0, recorded.shape[-1] - candidate.shape[-1])])
     if kind == "joint":
-        both = [np.sort(x[x > 0]) for x in (recorded.reshape(len(recorded), -1), candidate.reshape(len(candidate), -1))]
+        both = [np.sort(_attended(x), axis=None) for x in (recorded, candidate)]
         return float(np.abs(both[0] - both[1]).max()) if both[0].shape == both[1].shape else np.inf
     return float(np.abs(recorded - candidate).max()) if recorded.shape == candidate.shape else np.inf
+
+
+def _attended(maps: np.ndarray) -> np.ndarray:
+    """Keep rows and columns of the tokens that some query attends to, ``[head, 1, token, token]``."""
+    seen = maps.any(axis=(0, 1, 2))
+    return maps[:, :, seen][..., seen]

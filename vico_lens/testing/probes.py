@@ -29,8 +29,8 @@ _LATENT_AXES = {"BCFHW": (2, 3, 4), "BFCHW": (1, 3, 4), "BFHWC": (1, 2, 3)}
 def check_axes(pipe: Any, forward: Witnessed) -> None:
     """Disturb single cells of the latents and look for them in query and key.
 
-    The change must be largest at the disturbed cell at the first site of every group. Convolutions of a UNet smear it, so there
-    it may be largest one frame or two cells beside.
+    The change must be largest at the disturbed cell at the first site of every group. A UNet's convolutions smear it, so there it
+    may be largest up to two cells beside, and the frame counts only where the kind is met first.
 
     Parameters
     ----------
@@ -52,26 +52,33 @@ def check_axes(pipe: Any, forward: Witnessed) -> None:
     first = sample[0] if isinstance(sample, (list, tuple)) else sample
 
     def calls(latents: Tensor) -> dict[str, AttentionCall]:
-        """First site of every group, first row of the batch."""
+        """First site of every group in order of execution, first row of the batch."""
         value = type(sample)([latents, *sample[1:]]) if isinstance(sample, (list, tuple)) else latents
         rows: list[Label] = [("cond", row) for row in range(latents.shape[0])]
         with torch.no_grad(), observe(pipe, rows=rows) as seen:
             forward.module(**{**arguments, **extra, family.sample: value})
-        return {call.site.group: call for call in reversed(seen) if call.prompt == 0 and call.query is not None}
+        firsts: dict[str, AttentionCall] = {}
+        for call in seen:
+            if call.prompt == 0 and call.query is not None:
+                firsts.setdefault(call.site.group, call)
+        return firsts
 
     before = calls(first)
+    assert before, "no query was seen when the denoiser was called outside of the pipeline"
     grid = max((call.site.grid for call in before.values()), key=lambda grid: grid[0] * grid[1] * grid[2])
-    slack = (0, 0, 0) if family.levels == 0 else (1, 2, 2)
+    first_of_kind = {call.site.kind: group for group, call in reversed(before.items())}
     for cell in ((0, 0, grid[2] - 1), (grid[0] - 1, grid[1] - 1, 0)):
         after = calls(_disturbed(first, family, grid, cell))
         for group, call in after.items():
+            frames = 1 if first_of_kind[call.site.kind] == group else grid[0]
+            slack = (0, 0, 0) if family.levels == 0 else (frames, 2, 2)
             expected = tuple(place * size // full for place, size, full in zip(cell, call.site.grid, grid, strict=True))
             for operand in ("query", "key") if call.site.kind != "cross" else ("query",):
                 found = _largest(call, before[group], operand)
                 near = all(abs(a - b) <= s for a, b, s in zip(found, expected, slack, strict=True))
                 assert near, (
                     f"{call.site.module} ({group}): a change of the latents at frame, y, x {expected} should show in the "
-                    f"{operand} there, but it is largest at {found}: the family's grid, folded axes or place of the text is wrong."
+                    f"{operand} there, but it is largest at {found}: its grid, folded axes or place of the text are wrong."
                 )
 
 
@@ -147,7 +154,8 @@ def check_words(
         key = _first_text_site(pipe, run, prompt=" ".join(other if piece == word else piece for piece in prompt.split())).key
         assert key is not None and key.shape == before.key.shape, f"{word!r} and {other!r} do not have the same number of tokens."
         change = (key - before.key).float().norm(dim=-1)
-        change = change.flatten(0, -2).sum(0)[: before.site.tokens].masked_fill(torch.from_numpy(padding), 0)
+        change = change.flatten(0, -2).sum(0)[: before.site.tokens]
+        change = change.masked_fill(torch.from_numpy(padding[: len(change)]), 0)
         token = int(change.argmax())
         assert words[token] == word, (
             f"{before.site.module}: exchanging {word!r} for {other!r} changed the key most at token {token}, which the "
