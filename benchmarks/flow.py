@@ -3,7 +3,8 @@
     python -m benchmarks.flow                # prints, and writes benchmarks/results/flow.md
     pip install scipy igraph ortools PyMaxflow      # what it compares with, where installed
 
-All in one thread. Times of other solvers include building the graph once; ours includes packing it, the presolve and the certificate.
+All in one thread. Times of other solvers include building the graph once; ours includes packing it, the presolve and the
+certificate.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def by_sink() -> list[str]:
 
 
 def by_depth() -> list[str]:
-    """Rows: the share of flows to single tokens that are cut trivially, over depth and residual share; and how much they differ."""
+    """Rows: the share of flows to single tokens that are cut trivially, over depth and residual share; and how much they
+    differ."""
     rows = []
     for rho in (0.5, 0.95):
         for blocks in (1, 2, 4, 8):

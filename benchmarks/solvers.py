@@ -38,7 +38,7 @@ def edges_of(graph: LayeredGraph) -> Edges:
     """Spell a graph of cross-attention out as arrays of edges."""
     net, capacity = pack(graph)
     tails, heads = [], []
-    for stage, link in enumerate(graph.links):
+    for stage in range(len(graph.links)):
         for p in range(net.block[stage, 0], net.block[stage, 1] + 1):
             groups, rows, columns = (int(part[p]) for part in (net.groups, net.rows, net.columns))
             g, j, i = (axis.ravel() for axis in np.indices((groups, rows, columns)))

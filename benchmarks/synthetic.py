@@ -1,6 +1,6 @@
-"""Synthetic attention that looks like attention: smooth and local in space and time, words as moving blobs, a begin token that takes
-most of the weight. Benchmarks need sizes that no bundled model has; what they say about speed holds, what they would say about a model
-does not."""
+"""Synthetic attention that looks like attention: smooth and local in space and time, words as moving blobs, a begin token that
+takes most of the weight. Benchmarks need sizes that no bundled model has; what they say about speed holds, what they would say
+about a model does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["group", "layered_graph", "sized"]
 
 
 def sized(name: str) -> LayeredGraph:
-    """The graphs of the issue: (a) 8 frames x 8x8, 12 tokens, 8 sites; (b) 16 frames x 10x16, 77 tokens, 16 sites; a small one."""
+    """The graphs of the issue: (a) 8 frames x 8x8, 12 tokens, 8 sites; (b) 16 frames x 10x16, 77 tokens, 16 sites; a small
+    one."""
     grid, tokens, blocks = {"small": ((4, 4, 4), 8, 1), "a": ((8, 8, 8), 12, 2), "b": ((16, 10, 16), 77, 4)}[name]
     return layered_graph(grid, tokens, blocks)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kernel_graphs import random_case, random_stage
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.bounds import bracket, greedy_flow, sum_min_bound, widest_path
+from vico_lens.kernels.bounds import bracket, sum_min_bound, widest_path
+from vico_lens.kernels.greedy import greedy_flow
 from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.maxflow import max_flow
 from vico_lens.kernels.maxflow_reference import to_edges

@@ -136,7 +136,8 @@ def test_gradient_density_of_the_whole_loss(kind: str, density: tuple[float, ...
 
 
 def test_how_few_entries_a_loss_at_full_size_reaches() -> None:
-    # method.md 7.5: through one voxel's 27 neighbours, rollout reaches 1,440, 2,304 and 432 entries of the maps, hard some dozens.
+    # method.md 7.5: through one voxel's 27 neighbours, rollout reaches 1,440, 2,304 and 432 entries of the maps, hard some
+    # dozens.
     generator = torch.Generator().manual_seed(0)
     shapes = ((16, 160, 77), (160, 16, 16), (160, 16, 16))
     leaves = [torch.rand(shape, generator=generator, dtype=torch.float64).softmax(-1).requires_grad_() for shape in shapes]

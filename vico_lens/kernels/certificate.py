@@ -139,24 +139,37 @@ def source_location(graph: LayeredGraph, supply: Sequence[Tensor]) -> Tensor:
     return location
 
 
-def sink_location(cuts: TrivialCuts, supply: Sequence[Tensor], sink: Tensor, source: int, places: int) -> Tensor:
-    """The cut before one sink ``[node]`` by place, ``[place]``, of the flow from one source."""
-    at_edge = sink <= cuts.intake[source]
-    injected = torch.where(at_edge, 0.0, supply[-1][source])[sink > 0].sum()
-    location = sink.new_zeros(places)
-    location[-1] = sink[at_edge].sum()
-    location[-2] = torch.where(at_edge, 0.0, cuts.intake[source])[sink > 0].sum() - injected
-    location[0] = injected
+def sink_location(intake: Tensor, injected: Tensor, sink: Tensor, places: int) -> Tensor:
+    """The cut before each sink by place, ``[source, sink, place]``.
+
+    Parameters
+    ----------
+    intake, injected : Tensor
+        ``[source, node]`` of the last level: all edges in, and those of them that come from the source itself.
+    sink : Tensor
+        ``[sink, node]``.
+    places : int
+        Length of the result's last axis.
+    """
+    edges_in = (sink > 0) & (sink > intake[:, None])
+    location = sink.new_zeros(len(intake), len(sink), places)
+    location[..., 0] = torch.where(edges_in, injected[:, None], 0.0).sum(-1)
+    location[..., -1] = torch.where(edges_in, 0.0, sink).sum(-1)
+    location[..., -2] = torch.where(edges_in, intake[:, None], 0.0).sum(-1) - location[..., 0]
     return location
 
 
 def source_sides(supply: Sequence[Tensor]) -> Tensor:
-    """Sides under the cut after the source, ``[.., node]``: only text nodes that are the source themselves are on its side."""
+    """Sides under the cut after the source, ``[source, node]``: only text nodes that are sources themselves are on its side."""
     return torch.isinf(torch.cat(list(supply), -1))
 
 
-def sink_sides(cuts: TrivialCuts, widths: Sequence[int], sink: Tensor, source: int) -> Tensor:
-    """Sides under the cut before one sink ``[node]``, ``[node of any level]``: all but sink tokens whose edges in are cut."""
-    sides = torch.ones(sum(widths), dtype=torch.bool, device=sink.device)
-    sides[-widths[-1] :] = sink <= cuts.intake[source]
+def sink_sides(intake: Tensor, sink: Tensor, widths: Sequence[int]) -> Tensor:
+    """Sides under the cut before each sink, ``[source, sink, node]`` over all levels.
+
+    All nodes are on the source's side but the sink's tokens whose edges in are cut.
+    """
+    last = sink <= intake[:, None]
+    sides = last.new_ones(*last.shape[:2], sum(widths))
+    sides[..., -widths[-1] :] = last
     return sides

@@ -194,15 +194,6 @@ class LayeredGraph:
 
         return replace(self, links=tuple(moved(link) for link in self.links))
 
-    def less(self, flows: Sequence[Sequence[Tensor]]) -> LayeredGraph:
-        """The capacities that `flows` (for each link, one tensor a block) leave over; injections stay."""
-        links = []
-        for link, parts in zip(self.links, flows, strict=True):
-            left = [(block.capacity - part).clamp(min=0) for block, part in zip(link.blocks, parts, strict=True)]
-            blocks = tuple(replace(block, capacity=capacity) for block, capacity in zip(link.blocks, left, strict=True))
-            links.append(replace(link, blocks=blocks))
-        return replace(self, links=tuple(links))
-
     def supply(self, sources: Sequence[Sequence[int]] | None = None, *, at_text: float = torch.inf) -> list[Tensor]:
         """Capacity from each super-source into the nodes of each level: one ``[source, node]`` a level.
 

@@ -20,14 +20,15 @@ from torch.autograd.function import once_differentiable
 
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels import certificate as certify
-from vico_lens.kernels.bounds import push_once
 from vico_lens.kernels.certificate import FlowResult
+from vico_lens.kernels.greedy import push_once, sinks_at_once
 from vico_lens.kernels.layered import LayeredGraph
 
 __all__ = ["SaturationWarning", "max_flow"]
 
 Progress = Callable[[int, int], None]
 Receive = Callable[[int, int, float, Tensor, Tensor], None]
+Solve = Callable[[list[tuple[int, int]], dict[int, Tensor], Receive], None]
 Solver = Literal["auto", "compiled", "torch"]
 
 _LARGEST_SIDES = 1 << 31
@@ -123,8 +124,6 @@ class _Run:
         self.graph, self.supply, self.sink = graph, supply, sink
         shape = (len(supply[0]), len(sink))
         self.cuts = certify.trivial_cuts(graph, supply, sink)
-        self.source_cut: list[float] = self.cuts.source.tolist()
-        self.sink_cut: list[list[float]] = self.cuts.sink.tolist()
         self.places = (("source", ""), *((link.kind, link.module) for link in graph.links), ("sink", ""))
         self.value = sink.new_zeros(shape)
         self.location = sink.new_zeros(*shape, len(self.places))
@@ -133,33 +132,32 @@ class _Run:
         self.at_source = certify.source_location(graph, supply)
 
     def run(self, solver: Solver, threads: int | None, progress: Progress | None) -> FlowResult:
-        sources, sinks = self.value.shape
-        total = sources * sinks
-        waiting: list[tuple[int, int]] = []
-        reach: list[list[Tensor]] = []
-        for sink in range(sinks):
-            pushed, levels = push_once(self.graph, self.supply, self.sink[sink : sink + 1])
-            reach.append(levels)
-            for source, value in enumerate(pushed[:, 0].tolist()):
-                if not self._settle(source, sink, value, _MET):
-                    waiting.append((source, sink))
-            if progress is not None:
-                progress(total - len(waiting) - (sinks - sink - 1) * sources, total)
-        done = total - len(waiting)
+        done = 0
+
+        def finish(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None and count:
+                progress(done, self.value.numel())
 
         def receive(source: int, sink: int, value: float, location: Tensor, sides: Tensor) -> None:
-            nonlocal done
-            if not self._settle(source, sink, value, certify.TOLERANCE):
-                self.value[source, sink] = value
-                self.location[source, sink] = location
-                if self.sides is not None:
-                    self.sides[source, sink] = sides
-            done += 1
-            if progress is not None:
-                progress(done, total)
+            self.value[source, sink] = value
+            self.location[source, sink] = location
+            if self.sides is not None:
+                self.sides[source, sink] = sides
+            self._settle(slice(source, source + 1), slice(sink, sink + 1), certify.TOLERANCE)
+            finish(1)
 
-        if waiting:
-            self._solve(waiting, reach, solver, threads, receive)
+        solve: Solve | None = None
+        for first in range(0, len(self.sink), sinks_at_once(self.graph)):
+            part = slice(first, first + sinks_at_once(self.graph))
+            self.value[:, part], levels = push_once(self.graph, self.supply, self.sink[part])
+            settled = self._settle(slice(None), part, _MET)
+            finish(int(settled.sum()))
+            flows = [(source, first + sink) for source, sink in (~settled).nonzero().tolist()]
+            if flows:
+                solve = solve or self._solver(solver, threads)
+                solve(flows, {sink: torch.cat([level[sink - first] for level in levels]) for _, sink in flows}, receive)
         result = FlowResult(
             self.value, self.location.sum(-1), self.location, self.saturated, self.places, self.sides, self.graph.widths
         )
@@ -170,45 +168,55 @@ class _Run:
             )
         return result
 
-    def _settle(self, source: int, sink: int, value: float, tolerance: float) -> bool:
-        """Give a flow that meets a trivial cut that cut as its certificate, whichever solver found it."""
-        for code, cut in ((certify.SOURCE, self.source_cut[source]), (certify.SINK, self.sink_cut[source][sink])):
-            if value < cut * (1 - tolerance):
-                continue
-            self.saturated[source, sink] = code
-            row = self.sink[sink]
-            if code == certify.SOURCE:
-                location = self.at_source[source]
-                sides = certify.source_sides([level[source] for level in self.supply])
-            else:
-                location = certify.sink_location(self.cuts, self.supply, row, source, len(self.places))
-                sides = certify.sink_sides(self.cuts, self.graph.widths, row, source)
-            self.value[source, sink] = min(value, cut)
-            self.location[source, sink] = location
-            if self.sides is not None:
-                self.sides[source, sink] = sides
-            return True
-        return False
+    def _settle(self, sources: slice, sinks: slice, tolerance: float) -> Tensor:
+        """Give flows that meet a trivial cut that cut as their certificate, whoever found them.
 
-    def _solve(
-        self, flows: list[tuple[int, int]], reach: list[list[Tensor]], solver: Solver, threads: int | None, receive: Receive
-    ) -> None:
+        Returns
+        -------
+        Tensor
+            Which do, ``[source, sink]``.
+        """
+        here, value = (sources, sinks), self.value[sources, sinks]
+        sink, intake = self.sink[sinks], self.cuts.intake[sources]
+        cut_source, cut_sink = self.cuts.source[sources, None], self.cuts.sink[here]
+        at_source = value >= cut_source * (1 - tolerance)
+        at_sink = ~at_source & (value >= cut_sink * (1 - tolerance))
+        self.saturated[here] = (at_source * certify.SOURCE + at_sink * certify.SINK).to(torch.int8)
+        cut = torch.where(at_source, cut_source, torch.where(at_sink, cut_sink, torch.inf))
+        self.value[here] = torch.minimum(value, cut)
+        if bool(at_source.any()):
+            location = self.at_source[sources, None]
+            sides = certify.source_sides([level[sources] for level in self.supply])[:, None]
+            self._certify(here, at_source, location, sides)
+        if bool(at_sink.any()):
+            location = certify.sink_location(intake, self.supply[-1][sources], sink, len(self.places))
+            self._certify(here, at_sink, location, certify.sink_sides(intake, sink, self.graph.widths))
+        return at_source | at_sink
+
+    def _certify(self, here: tuple[slice, slice], which: Tensor, location: Tensor, sides: Tensor) -> None:
+        self.location[here] = torch.where(which[..., None], location, self.location[here])
+        if self.sides is not None:
+            self.sides[here] = torch.where(which[..., None], sides, self.sides[here])
+
+    def _solver(self, solver: Solver, threads: int | None) -> Solve:
         device = self.sink.device
         if solver == "torch" or (solver == "auto" and device.type != "cpu"):
             from vico_lens.kernels.maxflow_batched import solve_batched
 
-            solve_batched(self.graph, self.supply, self.sink, flows, receive)
-            return
+            return lambda flows, reach, receive: solve_batched(self.graph, self.supply, self.sink, flows, receive)
         from vico_lens.kernels.maxflow_compiled import CompiledSolver, Solved
 
-        def convert(source: int, sink: int, solved: Solved) -> None:
-            location, sides = (torch.from_numpy(array).to(device) for array in (solved.location, solved.sides))
-            receive(source, sink, solved.value, location, sides)
+        scale = torch.minimum(self.cuts.source[:, None], self.cuts.sink)
+        compiled = CompiledSolver(self.graph, self.supply, self.sink, scale, threads=threads or torch.get_num_threads())
 
-        scale = torch.minimum(self.cuts.source[:, None], self.cuts.sink).cpu().numpy()
-        levels = [torch.cat(level) for level in zip(*reach, strict=True)]
-        solving = CompiledSolver(self.graph, self.supply, self.sink, levels)
-        solving.solve(flows, scale, convert, threads=threads or torch.get_num_threads())
+        def solve(flows: list[tuple[int, int]], reach: dict[int, Tensor], receive: Receive) -> None:
+            def convert(source: int, sink: int, solved: Solved) -> None:
+                location, sides = (torch.from_numpy(array).to(device) for array in (solved.location, solved.sides))
+                receive(source, sink, solved.value, location, sides)
+
+            compiled.solve(flows, {sink: level.cpu().numpy() for sink, level in reach.items()}, convert)
+
+        return solve
 
 
 class _MaxFlow(torch.autograd.Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -51,48 +51,49 @@ class CompiledSolver:
         ``[source, node]`` a level.
     sink : Tensor
         ``[sink, node]``.
-    reach : sequence of Tensor
-        Bound of what each node can deliver, ``[sink, node]`` a level (`vico_lens.kernels.bounds.reach_from_sinks`).
+    scale : Tensor
+        Any upper bound of each flow's value, ``[source, sink]``.
+    threads : int
+        Flows solved at once.
     """
 
-    def __init__(self, graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor, reach: Sequence[Tensor]) -> None:
+    def __init__(self, graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor, scale: Tensor, *, threads: int = 1) -> None:
         self.net, self.capacity = pack(graph)
         self.supply = np.ascontiguousarray(torch.cat(list(supply), 1).cpu().numpy())
         self.sink = np.ascontiguousarray(sink.cpu().numpy())
-        self.reach = np.ascontiguousarray(torch.cat(list(reach), 1).cpu().numpy())
+        self.scale = scale.cpu().numpy()
         self.links = len(graph.links)
+        self.threads = threads
 
     def solve(
         self,
         flows: Sequence[tuple[int, int]],
-        scale: npt.NDArray[np.float64],
+        reach: Mapping[int, npt.NDArray[np.float64]],
         receive: Callable[[int, int, Solved], None],
-        *,
-        threads: int = 1,
     ) -> None:
         """Solve the `flows` (source, sink) and hand each to `receive` as it is done, in this thread.
 
-        `scale` ``[source, sink]`` is any upper bound of the values. An exception here or in `receive`, Ctrl-C included, stops
-        the flows that run at the next look and drops those that wait.
+        `reach` bounds, for each sink, what each node can deliver (`vico_lens.kernels.greedy.push_once`). An exception here or in
+        `receive`, Ctrl-C included, stops the flows that run at the next look and drops those that wait.
         """
-        if threads <= 1 or len(flows) <= 1:
+        if self.threads <= 1 or len(flows) <= 1:
             state = self._state()
             for source, sink in flows:
-                receive(source, sink, self._one(source, sink, scale[source, sink], state, threading.Event()))
+                receive(source, sink, self._one(source, sink, reach[sink], state, threading.Event()))
             return
         stop = threading.Event()
         states: queue.SimpleQueue[_State] = queue.SimpleQueue()
-        for _ in range(threads):
+        for _ in range(self.threads):
             states.put(self._state())
 
         def task(source: int, sink: int) -> tuple[int, int, Solved]:
             state = states.get()
             try:
-                return source, sink, self._one(source, sink, scale[source, sink], state, stop)
+                return source, sink, self._one(source, sink, reach[sink], state, stop)
             finally:
                 states.put(state)
 
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             waiting = [pool.submit(task, source, sink) for source, sink in flows]
             try:
                 for done in as_completed(waiting):
@@ -105,11 +106,11 @@ class CompiledSolver:
     def _state(self) -> _State:
         return _State(self.capacity.size, int(self.net.node[-1]))
 
-    def _one(self, source: int, sink: int, scale: float, state: _State, stop: threading.Event) -> Solved:
-        net, capacity = self.net, self.capacity
+    def _one(self, source: int, sink: int, reach: npt.NDArray[np.float64], state: _State, stop: threading.Event) -> Solved:
+        net, capacity, scale = self.net, self.capacity, float(self.scale[source, sink])
         excess, room = self.supply[source].copy(), self.sink[sink]
         arrived = np.empty_like(room)
-        seed(net, capacity, self.reach[sink], state.flow, excess, room, arrived)
+        seed(net, capacity, reach, state.flow, excess, room, arrived)
         relabel(net, capacity, state.flow, room, arrived, state.label, state.queue)
         location = np.empty(self.links + 2)
         # Excess below the tolerance stays where it is. All of it together is far below what the certificate allows of the largest
