@@ -187,3 +187,13 @@ def test_the_pipeline_is_asked_for(animate):
         InputError, match=r"leave_one_out runs the model again and needs it: attribute\(\.\.\., 'leave_one_out', pipe="
     ):
         vl.attribute(tree, "leave_one_out", NAMES)
+
+
+def test_comparison_with_the_model(animate):
+    tiny, tree, _ = animate
+    table = vl.compare(tree, ["cross_attention", "leave_one_out"], concepts=NAMES, pipe=tiny.pipe, steps=[0, 1])
+    assert table["method"].values.tolist() == ["cross_attention", "leave_one_out", "uniform", "position", "random"]
+    causal = table.sel({"method": "leave_one_out"})
+    assert causal["rank_correlation"] == 1 and causal["map_correlation"] == 1 and causal["weakest_found"] == 1
+    assert table["rank_correlation"].sel({"method": "uniform"}) == 0 and table["weakest_found"].sel({"method": "uniform"}) == 0.5
+    assert np.isfinite(table[["deletion", "insertion", "infidelity"]].to_array()).all()
