@@ -65,8 +65,8 @@ def token_tables(
     call : RunningCall
         Its running call.
     tokens : int, sequence of int or None
-        Text tokens that the denoiser sees, of each of the family's text states if there are several. None: as many as the
-        tokenizer pads a prompt to.
+        Text tokens that the denoiser sees: of each of the family's text states, or a number for the first that is text. None: as
+        many as the tokenizer pads a prompt to.
     seen : dict or None
         Ids that the text encoders were given (:func:`seen_ids`).
     prompts : sequence of str or None
@@ -78,7 +78,10 @@ def token_tables(
         All of the same length. Tokens of which nothing is known (embeddings without a prompt) have an empty string.
     """
     family = family_of(pipe)
-    lengths: list[int | None] = [tokens] if isinstance(tokens, int) or tokens is None else list(tokens)
+    if isinstance(tokens, int) or tokens is None:  # of the first state that is text
+        lengths: list[int | None] = [tokens if name else 0 for name in family.tokenizers[: _first_text(family) + 1]]
+    else:
+        lengths = list(tokens)
     texts = list(call.prompts or prompts or [])
     rows = call.rows or max(1, len(texts))
     if not texts:
@@ -89,6 +92,10 @@ def token_tables(
     ]
     longest = max(len(table) for table in tables)
     return [_padded(table, longest) for table in tables for _ in range(max(1, rows // len(texts)))]
+
+
+def _first_text(family: Family) -> int:
+    return next((state for state, name in enumerate(family.tokenizers) if name), 0)
 
 
 def _of_state(pipe: Any, family: Family, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:

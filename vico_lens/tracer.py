@@ -13,6 +13,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
+
 from vico_lens.capture import Capture
 from vico_lens.errors import TracingError
 from vico_lens.estimate import check_budget
@@ -183,7 +185,7 @@ class Tracer:
         tables = token_tables(
             self._pipe,
             call or RunningCall({"latents": None}),
-            moment.forward.texts if moment.forward.text else None,
+            self._texts(moment) if moment.forward.text else None,
             seen=self._seen,
             prompts=given,
         )
@@ -196,6 +198,15 @@ class Tracer:
             timesteps=None if steps is None or timesteps is None else [timesteps[step] for step in steps],
         )
         self.started = True
+
+    def _texts(self, moment: Moment) -> tuple[int, ...]:
+        """Text tokens of each state; of the longer half where both are recorded and each is as long as its own prompt."""
+        texts, call = moment.forward.texts, moment.call
+        if len(self.capture.branches) == 1 or len(texts) > 1 or call is None:
+            return texts
+        states = moment.forward.inputs.get(self.watch.family.states[0])
+        others = [x for name, x in call.locals.items() if "negative" in name and isinstance(x, Tensor) and x.ndim == 3]
+        return (max([texts[0]] + [x.shape[1] for x in others if isinstance(states, Tensor) and x.shape[-1] == states.shape[-1]]),)
 
     def _emit(self, call: AttentionCall) -> None:
         heads = self.capture.chosen_heads(call.site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_two_passes_are_told_apart(wan: TinyPipeline) -> None:
     np.testing.assert_allclose(recorded.sel(branch="uncond"), alone.tree["cross/3x2x3"].weights.sel(step=0), atol=1e-6)
     # two experts: the second denoises the last steps, under the names of the first
     experts = json.loads(run.tree.attrs["experts"])
-    assert set(experts) == {"transformer", "transformer_2"} and sorted(sum(experts.values(), [])) == [0, 1, 2]
+    assert set(experts) == {"transformer", "transformer_2"} and sorted(chain.from_iterable(experts.values())) == [0, 1, 2]
     assert all(name.startswith("transformer.") for name in run.tree["cross/3x2x3"].module.values)
 
 
@@ -163,9 +164,9 @@ def test_a_second_call_a_missing_call_and_a_small_budget_are_refused(tiny: TinyP
 
 def test_a_capture_over_its_budget_is_refused_with_what_would_fit() -> None:
     cog = tiny_pipeline("cogvideox-t2v")
-    with pytest.raises(BudgetError, match=r"budget of 30 kB, but 3 steps need 64.5 kB. What would fit: .*steps=-1 \(21.5 kB\)"):
-        with trace(cog.pipe, capture=Capture(budget="30kB")):
-            cog.run(seed=0)
+    words = r"budget of 30 kB, but 3 steps need 64.5 kB. What would fit: .*steps=-1 \(21.5 kB\)"
+    with pytest.raises(BudgetError, match=words), trace(cog.pipe, capture=Capture(budget="30kB")):
+        cog.run(seed=0)
     plain = cog.run(seed=0)
     with trace(cog.pipe, capture=Capture(budget="65kB")) as run:
         assert np.array_equal(plain, cog.run(seed=0))
@@ -180,9 +181,9 @@ def test_attention_that_bypasses_torch_is_an_error_that_names_the_sites(tiny: Ti
     target = tiny.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     target.processor = Bypass()
     try:
-        with pytest.raises(TracingError, match=r"unet\.mid_block\.attentions\.0\.transformer_blocks\.0\.attn2 \(1 sites\)"):
-            with trace(tiny.pipe):
-                tiny.run(seed=0)
+        path = r"unet\.mid_block\.attentions\.0\.transformer_blocks\.0\.attn2 \(1 sites\)"
+        with pytest.raises(TracingError, match=path), trace(tiny.pipe):
+            tiny.run(seed=0)
     finally:
         from diffusers.models.attention_processor import AttnProcessor2_0
 
@@ -218,7 +219,7 @@ def test_a_backend_set_to_something_else_is_native_while_traced_and_then_put_bac
         assert run.coverage["recorded"] == 4
         assert run.tree.attrs["forced"] == ["attention backend flex -> native"]
         assert processor._attention_backend == AttentionBackendName.FLEX
-        assert AttentionBackendName.FLEX == _AttentionBackendRegistry._active_backend
+        assert _AttentionBackendRegistry._active_backend == AttentionBackendName.FLEX
     finally:
         processor._attention_backend = None
         _AttentionBackendRegistry._active_backend = before
