@@ -103,11 +103,11 @@ class TraceFile:
         array.put([0, 0, 0, 0], rgb)
 
     def end(self, *, complete: bool) -> None:
-        """Drop a step that was not finished; write the last attributes and the consolidated metadata."""
+        """Drop a step that was not finished; write the last attributes."""
         self._complete = complete
         self.tree.revert("step")
         self._root()
-        self.tree.commit(consolidate=True)
+        self.tree.commit()
 
     def _block(self, path: str, start: Sequence[int], dims: Sequence[str], values: np.ndarray, fill: float) -> None:
         array = self.tree.arrays.get(path)

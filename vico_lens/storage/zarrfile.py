@@ -213,10 +213,11 @@ class Tree:
             self.array(path, dims, [1, _ROW][-values.ndim :] if values.ndim else [], values.dtype, fill=fill, attrs=attrs)
         self.arrays[path].put([0] * values.ndim, values)
 
-    def commit(self, *, consolidate: bool = False) -> None:
-        """Declare everything written so far; the root's attributes come last, so they never promise what is not there.
+    def commit(self) -> None:
+        """Declare everything written so far.
 
-        ``consolidate=True`` also lists all metadata in the root, with which readers open the store in one go.
+        The root comes last and lists the metadata of every node, so a reader that starts there sees one consistent state whatever
+        is being written meanwhile.
         """
         for path, array in self.arrays.items():
             if array.committed != tuple(array.meta["shape"]):
@@ -224,13 +225,11 @@ class Tree:
                 array.committed = tuple(array.meta["shape"])
         for path in sorted(self._dirty - {""}):
             self._write(path, self._groups[path])
-        root = self._groups[""]
-        if consolidate:
-            nodes = {path: meta for path, meta in self._groups.items() if path}
-            nodes |= {path: array.meta for path, array in self.arrays.items()}
-            nodes = dict(sorted(nodes.items()))  # zarr loses a group whose children do not follow one another
-            root = {**root, "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes}}
-        self._write("", root)
+        nodes = {path: meta for path, meta in self._groups.items() if path}
+        nodes |= {path: array.meta for path, array in self.arrays.items()}
+        nodes = dict(sorted(nodes.items()))  # zarr loses a group whose children do not follow one another
+        inline = {"kind": "inline", "must_understand": False, "metadata": nodes}
+        self._write("", {**self._groups[""], "consolidated_metadata": inline})
         self._dirty.clear()
 
     def revert(self, dim: str) -> None:

@@ -1,0 +1,145 @@
+"""Both forms of storage against eager softmax: any kind, grid, heads, dtype and mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vico_lens.errors import StoreError
+from vico_lens.schema import AttentionCall, AttentionSite, TokenTable
+from vico_lens.store import TraceWriter
+from vico_lens.testing.assertions import assert_traces_close, assert_valid_trace
+from vico_lens.testing.eager import eager_tree, eager_weights
+from vico_lens.testing.strategies import calls
+from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace, record
+
+
+def tokens(count: int) -> TokenTable:
+    text, place = ("a",) * count, (0,) * count
+    return TokenTable(text, ("text",) * count, text, place, place, place)
+
+
+def stored(call: AttentionCall, form: str, dtype: str = "float32", count: int | None = None) -> xr.DataTree:
+    table = tokens(call.site.tokens if count is None else count)
+    return record(TraceWriter(None, form=form, dtype=dtype), [call], [table], {"prompt": ""}, steps=[0])  # type: ignore[arg-type]
+
+
+@given(calls(), st.sampled_from(["weights", "factors"]))
+def test_stored_weights_equal_eager_softmax(call: AttentionCall, form: str) -> None:
+    tree = stored(call, form)
+    for name, expected in eager_weights(call).items():
+        got = tree[call.site.group][name].values[0, 0]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
+@given(calls(), st.sampled_from(["weights", "factors", "auto"]))
+def test_half_precision_on_disk_stays_close_and_finite(call: AttentionCall, form: str) -> None:
+    """The model's own half precision loses nothing in factors; float32 squeezed into float16 loses what float16 loses."""
+    tree = stored(call, form, dtype="model")
+    exact = form == "factors" or call.query is None
+    for name, expected in eager_weights(call).items():
+        got = tree[call.site.group][name].values[0, 0]
+        assert np.isfinite(got).all()
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6 if exact else 5e-4)
+
+
+@settings(max_examples=20)
+@given(calls(), st.data())
+def test_any_slice_is_the_slice_of_the_whole(call: AttentionCall, data: st.DataObject) -> None:
+    tree = stored(call, "factors")
+    for name, variable in tree[call.site.group].to_dataset().data_vars.items():
+        pick = {}
+        for dim in variable.dims:
+            size = variable.sizes[dim]
+            parts = st.slices(size).filter(lambda part, size=size: len(range(size)[part]))  # xarray fails on [0:0:-1] itself
+            picks = st.lists(st.integers(0, size - 1), max_size=3)
+            pick[dim] = data.draw(st.one_of(st.integers(-size, size - 1), parts, picks))
+        got = variable.isel(pick).values
+        np.testing.assert_allclose(got, variable.load().isel(pick).values, rtol=0, atol=2e-6, err_msg=str(name))
+
+
+@pytest.mark.parametrize("family", ["unet", "spacetime", "joint"])
+@pytest.mark.parametrize("form", ["weights", "factors", "auto"])
+def test_batches_branches_and_masks(family: str, form: str) -> None:
+    arguments = {"prompt": ["a cat", "a dog and a bicycle"], "branches": ("cond", "uncond"), "mask_padding": True, "video": True}
+    tree = fake_trace(family, form=form, **arguments)  # type: ignore[arg-type]
+    assert_valid_trace(tree)
+    assert_traces_close(tree, fake_trace(family, **arguments), atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_auto_takes_the_smaller_form_at_each_site() -> None:
+    """Cross-attention to 4 tokens is smaller as a map; attention over 64 cells with 8 channels as factors."""
+    tree = fake_trace("spacetime", form="auto", tokens=13, head_size=16)
+    plain = record_plain(fake_sites("spacetime", tokens=13, head_size=16), 13)
+    assert set(plain["cross/4x4x4"].data_vars) == {"weights"}
+    assert set(plain["spacetime/4x4x4"].data_vars) == {"query", "key"}
+    assert set(tree["spacetime/4x4x4"].data_vars) == {"weights"}
+
+
+def record_plain(sites: list[AttentionSite], count: int) -> xr.DataTree:
+    """Record, and open as plain Zarr does."""
+    from zarr.storage import MemoryStore
+
+    writer = TraceWriter(None)
+    table = fake_tokens("a cat", count)
+    record(writer, fake_calls(sites, table), [table], {"prompt": ""}, steps=[0])
+    return xr.open_datatree(MemoryStore(writer._memory.data), engine="zarr")  # type: ignore[arg-type]
+
+
+def test_sites_with_fewer_tokens_are_filled_up_with_hidden_ones() -> None:
+    for kind in ("cross", "joint"):
+        for form in ("weights", "factors"):
+            site = AttentionSite("a", kind, (2, 2, 2), 2, 4, 3, 0)  # type: ignore[arg-type]
+            (call,) = fake_calls([site], fake_tokens("a", 3))
+            tree = stored(call, form, count=5)
+            block = tree[site.group]["weights" if kind == "cross" else "video_text"].values[0, 0]
+            expected = eager_weights(call)["weights" if kind == "cross" else "video_text"]
+            np.testing.assert_allclose(block[..., :3], expected, atol=1e-6)
+            assert (block[..., 3:] == 0).all()
+            assert_valid_trace(tree.assign_attrs(coverage="{}"))
+
+
+def test_layers_of_other_heads_and_head_sizes_share_a_group() -> None:
+    sites = [
+        AttentionSite("a", "spatial", (2, 3, 2), 2, 8, 0, 0),
+        AttentionSite("b", "spatial", (2, 3, 2), 3, 4, 0, 1),
+    ]
+    calls_ = fake_calls(sites, fake_tokens())
+    for form in ("weights", "factors"):
+        tree = record(TraceWriter(None, form=form), calls_, [fake_tokens()], {}, steps=[0])  # type: ignore[arg-type]
+        weights = tree["spatial/2x3x2"].weights
+        np.testing.assert_allclose(weights.values[0, 0, :2], eager_weights(calls_[0])["weights"], atol=1e-6)
+        np.testing.assert_allclose(weights.values[0, 1], eager_weights(calls_[1])["weights"], atol=1e-6)
+        assert np.isnan(weights.values[0, 0, 2]).all()
+
+
+def test_probabilities_alone_are_stored_as_weights() -> None:
+    (call,) = fake_calls([AttentionSite("a", "temporal", (3, 2, 2), 2, 4, 0, 0)])
+    maps = torch.from_numpy(eager_weights(call)["weights"])
+    eager = replace(call, query=None, key=None, probabilities=maps)
+    np.testing.assert_allclose(stored(eager, "auto")["temporal/3x2x2"].weights.values[0, 0], maps.numpy(), atol=1e-7)
+    with pytest.raises(StoreError, match="probabilities only"):
+        stored(eager, "factors")
+
+
+def test_a_call_that_does_not_fit_its_site_is_refused() -> None:
+    (call,) = fake_calls([AttentionSite("unet.attn1", "temporal", (3, 2, 2), 2, 4, 0, 0)])
+    assert call.query is not None
+    with pytest.raises(StoreError, match=r"unet\.attn1.*expected query as \(head 2, y 2, x 2, frame 3, channel 4\); got"):
+        stored(replace(call, query=call.query.transpose(1, 3)), "auto")
+
+
+def test_steps_may_skip_sites() -> None:
+    """A second expert takes over half way: what was not called reads as NaN, what was is exact."""
+    first, second = fake_sites("spacetime", blocks=2)[::2]
+    calls_ = [*fake_calls([first], step=0), *fake_calls([second], step=1)]
+    reference = eager_tree(calls_, [fake_tokens()], {})["spacetime/4x4x4"].weights
+    tree = record(TraceWriter(None, form="factors"), calls_, [fake_tokens()], {}, steps=[0, 1])
+    np.testing.assert_allclose(tree["spacetime/4x4x4"].weights.values, reference.values, atol=1e-6)
+    assert np.isnan(reference.values[0, 1]).all()
