@@ -115,7 +115,8 @@ def attention(
             height=280,
         )
     volume = values.values if values.ndim == 3 else values.values[None]
-    count, across = len(volume), min(len(volume), 8 if len(volume) <= 8 else 6)
+    count = len(volume)
+    across = min(count, 4 if count <= 8 else 6)
     down = -(-count // across)
     if count > 48:
         raise InputError(f"{count} frames are too many to lay out beside each other; select some of them, or use plot.influence.")
@@ -153,7 +154,7 @@ def attention(
         f"{subject} {verb} {where} (weight {number(float(volume.max()))})",
         f"{plain(site)}: {who}.",
         theme=theme,
-        height=130 * down + 60,
+        height=max(260, 176 * down if across == 4 else 130 * down),
         top=20,
     )
 

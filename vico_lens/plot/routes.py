@@ -60,7 +60,8 @@ def solved(graph: nx.DiGraph) -> nx.DiGraph:
     behind = _reaching(residual, end)
     result = graph.copy()
     for u, v, data in result.edges(data=True):
-        data["flow"] = max(0.0, float(residual[u][v]["flow"]))
+        arc = residual[u].get(v)  # networkx leaves edges without capacity out
+        data["flow"] = 0.0 if arc is None else max(0.0, float(arc["flow"]))
         data["cut"] = u not in behind and v in behind and "capacity" in data
     return result
 
@@ -88,16 +89,9 @@ def concept_graphs(
     dict
         ``{concept: nx.DiGraph}`` as `plot.sankey` and `plot.layered_graph` take them; ``graph["layers"]`` names the layers.
     """
-    frames = graph.grid[0]
-    coarse = next(
-        (
-            small
-            for cells in ((2, 2), (1, 1))
-            if (small := graph.subgraph(grid=(frames, *cells))).blocks.edges <= _MOST_EDGES // 4
-        ),
-        None,
-    )
-    if coarse is None:
+    frames, rows, columns = graph.grid
+    coarse = graph.subgraph(grid=(frames, min(2, rows), min(2, columns)))
+    if coarse.blocks.edges > _MOST_EDGES // 4:
         coarse = graph.subgraph(grid=(frames, 1, 1))
     labels = {place + 1: _short(stage.module, stage.order) for place, stage in enumerate(coarse.stages)}
     whole = coarse.to_networkx(concepts, sink=sink)

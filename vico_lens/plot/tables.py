@@ -10,7 +10,7 @@ import xarray as xr
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import ACCENT, alpha_scale
 from vico_lens.plot.theme import Theme, finish, new_figure
-from vico_lens.plot.wording import number, plain
+from vico_lens.plot.wording import join, number, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -95,22 +95,32 @@ def agreement(
     )
 
 
+_NOT_SCORES = ("agreement", "share")
+_NULLS = ("uniform", "position", "random")  # influences that know nothing of the model, as vico_lens.compare adds them
+_LOWER = ("deletion", "infidelity", "seconds")
+
+
 def faithfulness_numbers(table: xr.Dataset) -> xr.Dataset:
     """Return the scores by method: every numeric variable over ``method``, other dims averaged.
+
+    Parameters
+    ----------
+    table : Dataset
+        What `vico_lens.compare` returns with a pipeline or masks, or scores of one's own. ``agreement`` and ``share`` are no
+        scores and left out, and so are columns without any number.
 
     Raises
     ------
     InputError
-        If no variable has the dim ``method``.
+        If no variable is a score.
     """
     scores = {}
     for name, values in table.data_vars.items():
-        if (
-            "method" in values.dims
-            and np.issubdtype(values.dtype, np.number)
-            and sum("method" in str(dim) for dim in values.dims) == 1
-        ):
-            scores[str(name)] = values.astype(np.float64).mean([dim for dim in values.dims if dim != "method"])
+        lone = sum("method" in str(dim) for dim in values.dims) == 1 and "method" in values.dims
+        if lone and name not in _NOT_SCORES and np.issubdtype(values.dtype, np.number):
+            score = values.astype(np.float64).mean([dim for dim in values.dims if dim != "method"])
+            if bool(np.isfinite(score).any()):
+                scores[str(name)] = score
     if not scores:
         raise InputError(
             f"expected scores over the dim method, got {sorted(map(str, table.data_vars))} over {dict(table.sizes)}."
@@ -118,34 +128,31 @@ def faithfulness_numbers(table: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(scores)
 
 
-def faithfulness(
-    table: xr.Dataset, *, lower_is_better: tuple[str, ...] = ("deletion", "seconds"), theme: Theme = "light"
-) -> Figure:
+def faithfulness(table: xr.Dataset, *, lower_is_better: tuple[str, ...] = _LOWER, theme: Theme = "light") -> Figure:
     """Draw the faithfulness scores of the methods as a table; in each column, the better the cell the stronger its tint.
 
     Parameters
     ----------
     table : Dataset
-        Scores over ``method``; see `faithfulness_numbers`.
+        Scores over ``method``; see `faithfulness_numbers`. The nulls ``uniform``, ``position`` and ``random`` are shown, not
+        ranked.
     lower_is_better : tuple of str
         Beginnings of the names of scores where small is good.
     theme : {"light", "dark"}
     """
     scores = faithfulness_numbers(table)
-    methods = [plain(str(name).replace("_", " ")) for name in scores["method"].values]
-    columns = list(map(str, scores.data_vars))
+    raw = [str(name) for name in scores["method"].values]
+    methods, columns = [plain(name.replace("_", " ")) for name in raw], list(map(str, scores.data_vars))
     values = np.stack([scores[name].values for name in columns], axis=1)
-    span = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
-    tint = np.divide(values - np.nanmin(values, axis=0), span, out=np.full_like(values, 0.5), where=span > 0)
-    falling = [name.startswith(lower_is_better) for name in columns]
+    falling = np.array([name.startswith(lower_is_better) for name in columns])
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    tint = np.divide(values - low, high - low, out=np.full_like(values, 0.5), where=high > low)
     tint[:, falling] = 1 - tint[:, falling]
-    heads = [
-        f"{plain(name.replace('_', ' '))}<br>{'lower' if down else 'higher'} is better"
-        for name, down in zip(columns, falling, strict=True)
-    ]
+    better = ["lower is better" if down else "higher is better" for down in falling]
+    heads = [f"{plain(name.replace('_', ' '))}<br>{side}" for name, side in zip(columns, better, strict=True)]
     fig = new_figure(theme)
     fig.add_heatmap(
-        z=np.round(tint, 4),
+        z=np.round(np.nan_to_num(tint), 4),
         x=heads,
         y=methods,
         zmin=-0.15,
@@ -154,22 +161,19 @@ def faithfulness(
         showscale=False,
         xgap=3,
         ygap=3,
-        text=[[number(float(cell)) for cell in line] for line in values],
+        text=[[number(float(cell)) if np.isfinite(cell) else "–" for cell in line] for line in values],
         texttemplate="%{text}",
         textfont_size=14,
         hovertemplate="%{y}: %{text}<extra></extra>",
     )
     fig.update_yaxes(autorange="reversed", showgrid=False, tickfont_size=13)
     fig.update_xaxes(showgrid=False, side="top")
-    best = int(np.nanmean(tint, axis=1).argmax())
-    finding = f"{methods[best][0].upper()}{methods[best][1:]} scores best" + (
-        f", on average over {len(columns)} scores" if len(columns) > 1 else ""
+    ranked = [i for i, name in enumerate(raw) if name not in _NULLS and np.isfinite(values[i]).any()]
+    best = max(ranked, key=lambda i: float(np.nanmean(np.where(np.isfinite(values[i]), tint[i], np.nan)))) if ranked else None
+    finding = "Faithfulness of the methods" if best is None else f"{methods[best][0].upper()}{methods[best][1:]} scores best"
+    finding += f", on average over {len(columns)} scores" if best is not None and len(columns) > 1 else ""
+    nulls = [name for name in raw if name in _NULLS]
+    note = "Tint: place between the worst and the best of the column." + (
+        f" {join(nulls).capitalize()} know nothing of the model." if nulls else ""
     )
-    return finish(
-        fig,
-        finding,
-        "Tint: rank within the column. Averages over concepts and frames.",
-        theme=theme,
-        height=60 + 42 * len(methods),
-        top=40,
-    )
+    return finish(fig, finding, note, theme=theme, height=60 + 42 * len(methods), top=40)

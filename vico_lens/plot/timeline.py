@@ -140,8 +140,8 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
 def _frame_finding(names: list[str], values: np.ndarray) -> str:
     if not np.isfinite(values).any() or len(names) == 1:
         return "Share of the influence by frame"
-    leader = np.nanargmax(np.where(np.isfinite(values), values, -1), axis=0)
-    counts = np.bincount(leader, minlength=len(names))
+    lit = values[:, np.isfinite(values).all(axis=0)]  # a frame without any influence has no leader
+    counts = np.bincount(lit.argmax(axis=0), minlength=len(names))
     top = int(counts.argmax())
     if counts[top] == values.shape[1]:
         low, high = float(np.nanmin(values[top])), float(np.nanmax(values[top]))

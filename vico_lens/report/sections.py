@@ -207,8 +207,15 @@ def _agree(story: Story, material: Material, figures: Figures) -> Markup | None:
         )
     if material.comparison is not None and "agreement" in material.comparison:
         parts.append(figures.add(plot.agreement(material.comparison)))
-    if material.faithfulness is not None:
-        parts.append(figures.add(plot.faithfulness(material.faithfulness)))
+    scored = material.faithfulness
+    if (
+        scored is None
+        and material.comparison is not None
+        and set(map(str, material.comparison.data_vars)) - {"agreement", "share"}
+    ):
+        scored = material.comparison
+    if scored is not None:
+        parts.append(figures.add(plot.faithfulness(scored)))
     return _section(
         "Do other methods agree?",
         "Methods answer different questions. Where they agree, the finding does not hang on one of them.",
