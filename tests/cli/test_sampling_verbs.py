@@ -105,6 +105,12 @@ def test_attribute_agrees_with_the_library(run: Callable, traced: Path, method: 
     assert len(report["share_by_frame"]["red circle"]) == 4
 
 
+def test_attribute_by_a_method_that_runs_the_model_again(run: Callable, traced: Path, model: Path) -> None:
+    result = run("attribute", traced / "run.zarr", "--method", "leave_one_out", "--model", model, "--step", 1, "--json")
+    assert result.code == 0, result.err
+    assert sum(result.json["share"].values()) == pytest.approx(1)
+
+
 def test_attribute_keeps_its_influence(run: Callable, traced: Path, tmp_path: Path) -> None:
     kept = tmp_path / "influence.zarr"
     assert run("attribute", traced / "run.zarr", "-c", "circle", "--option", "kind=hard", "--out", kept).code == 0
@@ -186,7 +192,15 @@ class TestWrongUse:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
-        "arguments", [["--method", "rollot"], ["--option", "tow=1"], ["--option", "tau"], ["--out", "x.txt"], ["--step", "99"]]
+        "arguments",
+        [
+            ["--method", "rollot"],
+            ["--option", "tow=1"],
+            ["--option", "tau"],
+            ["--out", "x.txt"],
+            ["--step", "99"],
+            ["--method", "leave_one_out"],
+        ],
     )
     def test_attribute(self, run: Callable, traced: Path, arguments: list[str], tmp_path: Path) -> None:
         result = run("attribute", traced / "run.zarr", *arguments)

@@ -45,6 +45,9 @@ def attribute(
         if out.suffix not in FORMS:
             raise InputError(f"expected --out to end in one of {', '.join(FORMS)}, got {str(out)!r}.")
         check_output(out, overwrite=overwrite, holds=entries_of_trace(out))
+    known = vl.methods()
+    if method in known and known[method].needs_pipe and model is None:
+        raise InputError(f"{method} runs the model again: say which by --model FOLDER_OR_ID, or --model bundled for ours.")
     tree = vl.open_trace(trace)
     found = vl.find_concepts(tree, concepts)
     pipe = quiet_pipeline(None if model == "bundled" else model) if model else None
