@@ -218,9 +218,9 @@ def _matched(prompt: str, pieces: list[str], special: list[bool]) -> list[tuple[
     lowered, cursor = prompt.lower(), 0
     spans: list[tuple[int, int] | None] = []
     for piece, skip in zip(pieces, special, strict=True):
-        text = piece.lower()
         for mark in _MARKS:
-            text = text.replace(mark, "")
+            piece = piece.replace(mark, "")
+        text = piece.lower()
         while cursor < len(prompt) and prompt[cursor].isspace():
             cursor += 1
         at = -1 if skip or not text else lowered.find(text, cursor)

@@ -1,0 +1,80 @@
+"""The plan against what is then stored, and the pipeline untouched by planning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vico_lens.capture import Capture
+from vico_lens.estimate import estimate
+from vico_lens.recording import trace
+from vico_lens.schema import AttentionCall
+from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
+from vico_lens.tracer import Tracer
+
+
+class Counter:
+    """A sink that adds up what it is handed."""
+
+    def __init__(self) -> None:
+        self.weights = self.factors = 0
+
+    def start(self, *_: Any, **__: Any) -> None: ...
+
+    def write(self, call: AttentionCall) -> None:
+        assert call.query is not None and call.key is not None
+        keys = call.key.shape[2:-1] if call.site.kind in ("spatial",) else call.key.shape[3:-1]
+        keys = keys if call.site.kind in ("spatial", "temporal") else call.key.shape[1:-1]
+        self.weights += call.query[..., 0].numel() * int(np.prod(keys)) * 4
+        self.factors += (call.query.numel() + call.key.numel()) * 4
+
+    def finish_step(self, step: int) -> None: ...
+
+    def annotate(self, attrs: Any) -> None: ...
+
+
+def arguments(tiny: TinyPipeline) -> dict[str, Any]:
+    return {name: value for name, value in tiny.kwargs.items() if name != "prompt"}
+
+
+@pytest.mark.parametrize("name", ["latte-t2v", "cogvideox-t2v", "wan21-t2v", "mochi-t2v"])
+@pytest.mark.parametrize("capture", [Capture(), Capture(steps=slice(0, 2), branch="both", heads=[1])], ids=["all", "some"])
+def test_bytes_are_those_of_what_is_handed_on(name: str, capture: Capture) -> None:
+    tiny, counter = tiny_pipeline(name), Counter()
+    with tiny.context():
+        table = estimate(tiny.pipe, tiny.prompt, capture=capture, **arguments(tiny))
+    with Tracer(tiny.pipe, capture, counter):  # type: ignore[arg-type]
+        tiny.run(seed=0)
+    if name == "mochi-t2v" and capture.branch == "both":  # the halves keep different numbers of text tokens
+        assert int(table.factors_bytes.sum()) == pytest.approx(counter.factors, rel=0.3)
+        return
+    assert int(table.weights_bytes.sum()) == counter.weights
+    assert int(table.factors_bytes.sum()) == counter.factors
+    assert (
+        int(table.total_bytes) == int(np.minimum(table.weights_bytes, table.factors_bytes).sum()) == int(table.stored_bytes.sum())
+    )
+    assert table.attrs["forward"] == ("real" if name == "mochi-t2v" else "fake")
+    assert float(table.seconds) > 0
+
+
+def test_planning_changes_neither_weights_nor_random_numbers_nor_the_next_video() -> None:
+    tiny = tiny_pipeline("latte-t2v")
+    plain = tiny.run(seed=0)
+    weights = {name: value.clone() for name, value in tiny.pipe.transformer.state_dict().items()}
+    state = torch.get_rng_state()
+    estimate(tiny.pipe, tiny.prompt, **arguments(tiny))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(weights[name], value) for name, value in tiny.pipe.transformer.state_dict().items())
+    assert np.array_equal(plain, tiny.run(seed=0))
+
+
+def test_the_plan_names_the_sites_of_the_trace() -> None:
+    tiny = tiny_pipeline("latte-t2v")
+    table = estimate(tiny.pipe, tiny.prompt, capture=Capture(kinds="temporal"), **arguments(tiny))
+    with trace(tiny.pipe, capture=Capture(kinds="temporal", steps=0)) as run:
+        tiny.run(seed=0)
+    assert run.tree["temporal/4x4x6"].module.values.tolist() == table.site.values.tolist()
+    assert table.kind.values.tolist() == ["temporal", "temporal"] and int(table.steps) == 3
