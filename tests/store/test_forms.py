@@ -102,7 +102,8 @@ def test_sites_with_fewer_tokens_are_filled_up_with_hidden_ones() -> None:
             expected = eager_weights(call)["weights" if kind == "cross" else "video_text"]
             np.testing.assert_allclose(block[..., :3], expected, atol=1e-6)
             assert (block[..., 3:] == 0).all()
-            assert_valid_trace(tree.assign_attrs(coverage="{}"))
+            tree.attrs["coverage"] = "{}"
+            assert_valid_trace(tree)
 
 
 def test_layers_of_other_heads_and_head_sizes_share_a_group() -> None:
