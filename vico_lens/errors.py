@@ -1,8 +1,8 @@
 """Every error this package raises on purpose.
 
-A user meets an error at the worst moment, after a long run or in front of a class. So each message says three things in this order:
-what was expected, what came instead, and what to do. One base class lets a caller catch all of them; the command line turns them
-into one line and an exit code.
+A user meets an error at the worst moment, after a long run or in front of a class. So each message says three things in this
+order: what was expected, what came instead, and what to do. One base class lets a caller catch all of them; the command line
+turns them into one line and an exit code.
 """
 
 from __future__ import annotations

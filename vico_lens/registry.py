@@ -25,7 +25,8 @@ class Registry(Generic[T]):
     noun : str
         What an entry is, for error messages ("attribution method").
     group : str
-        Entry-point group read on first look-up. Each entry point names an object, which is registered under the entry point's name.
+        Entry-point group read on first look-up. Each entry point names an object, which is registered under the entry point's
+        name.
 
     Examples
     --------
