@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
-from vico_lens.attribution.base import METHODS, Problem
+from vico_lens.attribution.base import METHODS, Problem, influence_of_stages
 from vico_lens.attribution.captum_methods import PromptEffect
+from vico_lens.attribution.checks import stability, weight_dependence
 from vico_lens.attribution.facade import Concepts, attribute, resolve_concepts, resolve_steps
-from vico_lens.attribution.replay import record_calls, sampling_of, text_of_prompt
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, text_coordinate
+from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, text_of_prompt
+from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, matches, records, text_coordinate
 from vico_lens.errors import InputError
 from vico_lens.faithfulness import (
     TokenSwitch,
@@ -24,6 +26,7 @@ from vico_lens.faithfulness import (
     removal_curves,
     spearman,
 )
+from vico_lens.kernels.stages import Grid, Stage
 
 __all__ = ["compare"]
 
@@ -46,6 +49,7 @@ def compare(
     sampling: Mapping[str, Any] | None = None,
     reference: Mapping[str, Any] | None = None,
     token_step: int | None = None,
+    checks: bool = False,
     seed: int = 0,
 ) -> xr.Dataset:
     """Compare attribution methods on one trace: how far they agree, and with the pipeline, which predicts what words really do.
@@ -70,7 +74,9 @@ def compare(
     reference : mapping, optional
         Options of the `leave_one_out` that serves as the reference.
     token_step : int, optional
-        Step at which single tokens are taken away (deletion, insertion, infidelity); the middle one by default.
+        Step at which single tokens are taken away (deletion, insertion, infidelity) and checks run; the middle one by default.
+    checks : bool
+        With `pipe`, also check methods that work on stages: whether they depend on the weights, and how far they jump.
     seed : int
         Of the random null and of infidelity.
 
@@ -85,6 +91,9 @@ def compare(
         With `pipe`: ``rank_correlation`` of shares over concepts and steps with leave-one-out; ``weakest_found``, how often the
         concept of least influence is the one whose removal changes least; ``map_correlation`` of maps with leave-one-out's;
         ``deletion`` and ``insertion``, areas under the curves of the prompt's effect; ``infidelity``.
+
+        With `checks`: ``shuffled_weights``, rank correlation of the maps before and after the model's weights are shuffled (near
+        0 for a method that explains the model), and ``sensitivity``, the largest relative change for a small change of the text.
 
         With `masks`: ``iou`` and ``pointing``. Scores a method cannot have (no map) are NaN.
 
@@ -133,8 +142,12 @@ def compare(
         words = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
         per_token = {name: run(name, words, at, chosen.get(name, {})) for name in names}
         per_token |= null_influences(attribute(tree, "cross_attention", words, steps=at, **common), list(words.values()), seed)
-        switch = _switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
+        call, switch = _switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
         table = table.assign(_token_scores(switch, per_token, seed))
+        if checks:
+            target = choose_grid(records(tree, layers=layers), grid)
+            asked = {name: chosen.get(name, {}) if name in names else None for name in found}
+            table = table.assign(_checked(pipe, call, asked, list(named.values()), target, layers, seed))
     if masks is not None:
         table = table.assign(_localised(found, masks))
     table.attrs = {
@@ -198,12 +211,39 @@ def _against_causal(found: Mapping[str, xr.DataArray], causal: xr.DataArray) -> 
 
 def _switch(
     tree: xr.DataTree, pipe: Any, step: int, tokens: Sequence[int], sampling: Mapping[str, Any] | None, prompt: int | None
-) -> TokenSwitch:
+) -> tuple[DenoiserCall, TokenSwitch]:
     run = sampling_of(tree, None, sampling, prompt)
     call = record_calls(pipe, run, [step])[step]
     null = text_of_prompt(pipe, run, "", len(call.text))
     problem = Problem((), tuple((token,) for token in tokens), choose_grid(records(tree)), tree=tree, pipe=pipe, prompt=prompt)
-    return TokenSwitch(PromptEffect(call, null, problem, "video"), call.text.float(), null.float(), tokens)
+    return call, TokenSwitch(PromptEffect(call, null, problem, "video"), call.text.float(), null.float(), tokens)
+
+
+def _checked(
+    pipe: Any,
+    call: DenoiserCall,
+    asked: Mapping[str, Mapping[str, Any] | None],
+    tokens: Sequence[Sequence[int]],
+    grid: Grid,
+    layers: Layers,
+    seed: int,
+) -> dict[str, Any]:
+    """Dependence on the weights and sensitivity of each method that works on stages; NaN for the others and the nulls."""
+    rows = []
+    for name, options in asked.items():
+        if options is None or METHODS[name].needs_pipe:
+            rows.append((np.nan, np.nan))
+            continue
+
+        def explain(stages: Sequence[Stage], name: str = name, options: Mapping[str, Any] = options) -> Tensor:
+            return influence_of_stages([stage for stage in stages if matches(stage, layers)], tokens, name, grid=grid, **options)
+
+        trained, shuffled = weight_dependence(pipe, call, explain, seed=seed)
+        pairs = zip(trained.flatten(1).tolist(), shuffled.flatten(1).tolist(), strict=True)
+        correlation = float(np.mean([spearman(a, b) for a, b in pairs]))
+        rows.append((correlation, stability(pipe, call, explain, seed=seed)))
+    scores = np.array(rows, dtype=np.float64).T
+    return {name: ("method", values) for name, values in zip(("shuffled_weights", "sensitivity"), scores, strict=True)}
 
 
 def _token_scores(switch: TokenSwitch, per_token: Mapping[str, xr.DataArray], seed: int) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import vico_lens as vl
+from vico_lens.attribution import influence_of_stages, stages_from_trace
+from vico_lens.attribution.checks import live_stages, shuffled_weights, stability, weight_dependence
 from vico_lens.attribution.replay import record_calls, sampling_of, text_of_prompt, with_text
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.testing.eager import eager_tree
@@ -191,9 +193,41 @@ def test_the_pipeline_is_asked_for(animate):
 
 def test_comparison_with_the_model(animate):
     tiny, tree, _ = animate
-    table = vl.compare(tree, ["cross_attention", "leave_one_out"], concepts=NAMES, pipe=tiny.pipe, steps=[0, 1])
+    table = vl.compare(tree, ["cross_attention", "leave_one_out"], concepts=NAMES, pipe=tiny.pipe, steps=[0, 1], checks=True)
     assert table["method"].values.tolist() == ["cross_attention", "leave_one_out", "uniform", "position", "random"]
     causal = table.sel({"method": "leave_one_out"})
     assert causal["rank_correlation"] == 1 and causal["map_correlation"] == 1 and causal["weakest_found"] == 1
     assert table["rank_correlation"].sel({"method": "uniform"}) == 0 and table["weakest_found"].sel({"method": "uniform"}) == 0.5
     assert np.isfinite(table[["deletion", "insertion", "infidelity"]].to_array()).all()
+    assert np.isfinite(table["shuffled_weights"][0]) and np.isnan(table["shuffled_weights"][1:]).all()
+    assert 0 < table["sensitivity"][0] < 1
+
+
+def test_replayed_stages_are_the_traced_ones(animate):
+    tiny, tree, _ = animate
+    call = record_calls(tiny.pipe, sampling_of(tree, None, None), [1])[1]
+    live, stored = live_stages(tiny.pipe, call), stages_from_trace(tree, 1, grid=None)
+    assert [stage.module for stage in live] == [stage.module for stage in stored]
+    for one, other in zip(live, stored, strict=True):
+        torch.testing.assert_close(one.weights, other.weights, rtol=0, atol=1e-5)
+
+
+def test_checks_tell_a_method_that_looks_from_one_that_does_not(animate):
+    tiny, tree, _ = animate
+    call = record_calls(tiny.pipe, sampling_of(tree, None, None), [1])[1]
+    before = {name: value.clone() for name, value in tiny.pipe.unet.state_dict().items()}
+
+    def looks(stages):
+        return influence_of_stages(stages, [(2,), (9,)], "cross_attention")
+
+    def blind(stages):
+        return torch.arange(8.0).reshape(2, 4)
+
+    trained, shuffled = weight_dependence(tiny.pipe, call, looks)
+    assert not torch.allclose(trained, shuffled)
+    assert torch.equal(*weight_dependence(tiny.pipe, call, blind))
+    assert 0 < stability(tiny.pipe, call, looks, samples=2) < 0.5 and stability(tiny.pipe, call, blind, samples=2) == 0
+    with pytest.raises(RuntimeError, match="stop"), shuffled_weights(tiny.pipe.unet):
+        assert any(not torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())
+        raise RuntimeError("stop")
+    assert all(torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())

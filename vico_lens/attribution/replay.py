@@ -90,20 +90,24 @@ class DenoiserCall:
         states: Tensor = self.kwargs[self.state][self.text_rows]
         return states[0].clone()
 
+    def forward(self, text: Tensor) -> Any:
+        """Repeat the call with other text states ``[token, channel]``; what the denoiser returns, as it returns it."""
+        states = self.kwargs[self.state]
+        before, after = states[: self.text_rows.start], states[self.text_rows.stop :]
+        count = self.text_rows.stop - self.text_rows.start
+        moved = torch.cat([before, text.to(states).expand(count, *text.shape), after])
+        return self.module(*self.args, **{**self.kwargs, self.state: moved})
+
     def predict(self, text: Tensor, grid: Grid | None = None) -> Tensor:
-        """Repeat the call with other text states ``[token, channel]``; differentiable in them.
+        """Repeat the call with other text states ``[token, channel]``, seen by no trace; differentiable in them.
 
         Returns
         -------
         Tensor
             Conditional prediction of the first video, ``[frame, y, x, channel]``, float32.
         """
-        states = self.kwargs[self.state]
-        before, after = states[: self.text_rows.start], states[self.text_rows.stop :]
-        count = self.text_rows.stop - self.text_rows.start
-        moved = torch.cat([before, text.to(states).expand(count, *text.shape), after])
         with suspended():
-            output = self.module(*self.args, **{**self.kwargs, self.state: moved})
+            output = self.forward(text)
         sample = output[0] if isinstance(output, (tuple, list)) else getattr(output, "sample", output)
         video: Tensor = sample[self.rows][0].float()
         if self.layout == "packed":

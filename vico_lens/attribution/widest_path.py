@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Problem, register_method
@@ -22,8 +21,4 @@ __all__ = ["widest_path"]
 def widest_path(problem: Problem) -> Tensor:
     """Capacity of the widest path from a concept to each output video token; a lower bound of its exact flow."""
     graph = LayeredGraph.from_stages(problem.stages, rho=problem.rho, residual=problem.residual)
-    # A path leaves the concept through one of its tokens: the widest over tokens, where a flow would add them.
-    tokens = sorted({token for span in problem.tokens for token in span})
-    widths = widest_path_of_graph(graph, [[token] for token in tokens])
-    chosen = [widths[[tokens.index(token) for token in span]].amax(0) for span in problem.tokens]
-    return torch.stack(chosen).reshape(-1, *problem.grid)
+    return widest_path_of_graph(graph, problem.tokens).reshape(-1, *problem.grid)
