@@ -6,15 +6,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vico_lens.testing.assertions import assert_traces_close, assert_valid_trace
     from vico_lens.testing.families import FamilyReport, check_family
     from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline, tiny_pipelines
     from vico_lens.testing.traces import fake_calls, fake_trace
 
-__all__ = ["FamilyReport", "TinyPipeline", "check_family", "fake_calls", "fake_trace", "tiny_pipeline", "tiny_pipelines"]
+__all__ = [
+    "FamilyReport",
+    "TinyPipeline",
+    "assert_traces_close",
+    "assert_valid_trace",
+    "check_family",
+    "fake_calls",
+    "fake_trace",
+    "tiny_pipeline",
+    "tiny_pipelines",
+]
 
 _HOME = {
     "FamilyReport": "families",
     "TinyPipeline": "pipelines",
+    "assert_traces_close": "assertions",
+    "assert_valid_trace": "assertions",
     "check_family": "families",
     "fake_calls": "traces",
     "fake_trace": "traces",
