@@ -9,6 +9,7 @@ certificate.
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import time
@@ -41,7 +42,7 @@ def run() -> Iterator[Measured]:
 
 
 def timed(call: Callable[[], object], repeats: int = 1) -> tuple[float, object]:
-    """Best wall time of some runs, and the last result."""
+    """Best CPU time of some runs, and the last result."""
     best = float("inf")
     for _ in range(repeats):
         start = time.process_time()
@@ -57,10 +58,11 @@ def against_others(name: str, skip: tuple[str, ...] = ()) -> list[str]:
     ours, result = timed(lambda: max_flow(graph), 3)
     exact = result.value[:, 0].numpy()
     rows = [f"| **vico-lens** | {ours:.3f} | 1 | {result.gap.abs().max().item():.1e} (certificate gap) |"]
-    edges = edges_of(graph)
+    edges, tiny = edges_of(graph), edges_of(layered_graph((2, 2, 2), 2, 1))
     for solver, build in SOLVERS.items():
         if solver in skip:
             continue
+        build(tiny)(0)  # imports
         seconds, error, note = _all_tokens(build, edges, exact)
         rows.append(f"| {solver} | {note}{seconds:.3f} | {seconds / ours:.0f} | {error:.1e} |")
         print(rows[-1], flush=True)
@@ -125,11 +127,18 @@ def by_depth() -> list[str]:
             spread = (result.value.std(0) / result.value.mean(0)).mean().item()
             lower, upper = bracket(graph, None, chosen)
             path = (widest_path(graph) @ chosen.T / result.value).mean().item()
-            spreads = [f"{(part.std(0) / part.mean(0)).mean().item():.2f}" for part in (rollout(graph) @ chosen.T,)]
-            rows.append(
-                f"| {rho} | {blocks} | {source:.2f} | {sink:.2f} | {spread:.2f} | {spreads[0]} | {path:.2f} | "
-                f"{(lower / result.value).mean().item():.3f} | {(upper / result.value).mean().item():.3f} |"
-            )
+            rolled = rollout(graph) @ chosen.T
+            other = (rolled.std(0) / rolled.mean(0)).mean().item()
+            cells = [
+                source,
+                sink,
+                spread,
+                other,
+                path,
+                (lower / result.value).mean().item(),
+                (upper / result.value).mean().item(),
+            ]
+            rows.append(f"| {rho} | {blocks} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
             print(rows[-1], flush=True)
     return rows
 
@@ -149,9 +158,8 @@ def tightness() -> list[str]:
             lambda kind=kind, tau=tau: subgraph_flow(cross, temporals, kind=kind, tau=tau, residual="parity"), 3
         )
         ratio, rank = flow / exact, _spearman(flow.flatten(), exact.flatten())
-        rows.append(
-            f"| {label} | {ratio.mean().item():.3f} ({ratio.min().item():.2f} .. {ratio.max().item():.2f}) | {rank:.3f} | {seconds:.3f} |"
-        )
+        span = f"{ratio.mean().item():.3f} ({ratio.min().item():.2f} .. {ratio.max().item():.2f})"
+        rows.append(f"| {label} | {span} | {rank:.3f} | {seconds:.3f} |")
         print(rows[-1], flush=True)
     return rows
 
@@ -163,33 +171,39 @@ def _spearman(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def main() -> None:
     """Measure everything and write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flow", description=__doc__)
+    parser.add_argument("--note", default="", help="a sentence about the machine, for the head of the results")
+    note = parser.parse_args().note
     torch.set_num_threads(1)
     small, a, b = sized("small"), sized("a"), sized("b")
-    slow = ("networkx preflow_push",)
-    head = "| solver | seconds, all tokens to the whole video | x ours | largest relative error |\n|---|---|---|---|"
+    head = "| solver | CPU seconds, all tokens to the whole video | x ours | largest relative error |\n|---|---|---|---|"
     parts = [
         "# Exact flow, measured",
         f"`python -m benchmarks.flow` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
-        f"{platform.python_version()}, torch {torch.__version__}. The machine was shared with other work (a model training among it), "
-        "so absolute times carry that noise and the ratios, taken in one run, are what to read. Synthetic attention "
-        "(`benchmarks/synthetic.py`): the figures are about solvers, not about any model. `~`: extrapolated from the tokens done within "
-        f"{PATIENCE:.0f} s of solving. Other solvers: graph built once, then only the source's edges change. Ours: packing, presolve, "
-        "solve and certificate.",
+        f"{platform.python_version()}, torch {torch.__version__}. {note}",
+        "CPU time of one process, solvers one after another in one run: read the ratios. Synthetic attention "
+        "(`benchmarks/synthetic.py`): the figures are about solvers, not about any model. Other solvers: the graph is "
+        "built once, "
+        "then only the source's edges change; building is included. Ours includes packing, presolve, solving and certificate. "
+        f"`~`: extrapolated from the tokens done within {PATIENCE:.0f} s.",
         f"## Small graph: 4 frames x 4x4, 8 tokens, 4 sites, {small.edges:,} edges",
         "\n".join([head, *against_others("small")]),
         f"## (a) 8 frames x 8x8, 12 tokens, 8 sites, {a.edges:,} edges",
         "\n".join([head, *against_others("a")]),
         f"## (b) 16 frames x 10x16, 77 tokens, 16 sites, {b.edges:,} edges",
-        "\n".join([head, *against_others("b", skip=slow)]),
+        "\n".join([head, *against_others("b", skip=("networkx preflow_push",))]),
         "## Other sinks on (b), all 77 tokens",
-        "| sink | flows | seconds | largest gap | cut at the source | at the sink | between |\n|---|---|---|---|---|---|---|\n"
-        + "\n".join(by_sink()),
+        "| sink | flows | CPU seconds | largest gap | cut at the source | at the sink | between "
+        "|\n|---|---|---|---|---|---|---|\n" + "\n".join(by_sink()),
         "## Saturation against depth: 8 frames x 4x4, 12 tokens, single video tokens as sinks",
-        "cv: spread over tokens (standard deviation over mean). Last three columns: mean ratio to the exact flow.",
-        "| rho | blocks | cut at the source | at the sink | cv of exact flow | cv of rollout | widest path | greedy, 2 rounds | (+, min) |\n"
+        "Shares of flows cut at the source and at the sink; spread over tokens (standard deviation over mean) of exact "
+        "flow and of "
+        "rollout; and the mean ratio of each bound to the exact flow.",
+        "| rho | blocks | at the source | at the sink | spread, exact | spread, rollout | widest path | greedy, 2 rounds "
+        "| (+, min) |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(by_depth()),
         "## Tightness of sub-graph flows: 16 x 10x16, 77 tokens, one cross and two temporal sites, 197,120 flows",
-        "| kind | ratio to exact, mean (min .. max) | Spearman | seconds |\n|---|---|---|---|\n" + "\n".join(tightness()),
+        "| kind | ratio to exact, mean (min .. max) | Spearman | CPU seconds |\n|---|---|---|---|\n" + "\n".join(tightness()),
     ]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -27,7 +27,8 @@ def compiled(function: Function) -> Function:
 
 def compiled_any_order(function: Function) -> Function:
     """As `compiled`, and the terms of a sum may be added in any order."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})(function))
+    free = {"reassoc", "nsz", "contract"}
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=free)(function))
 
 
 def over_threads(task: Callable[[slice], None], count: int, least: int = 1) -> None:

@@ -40,6 +40,9 @@ ProductKind = Literal["hard", "soft", "sum"]
 # exp() of a float64 holds up to +-709; the soft product works on exponentials while the values span less than this many taus.
 _WIDEST_SPAN = 1300.0
 
+# Up to so many k, visiting every pair in vectors beats following each output's index.
+_FEW = 32
+
 # Pairs of numbers below which starting a thread costs more than it saves.
 _PAIRS_A_THREAD = 1 << 20
 
@@ -70,6 +73,9 @@ class _Hard(torch.autograd.Function):
             from vico_lens.kernels import products_loops as loops
 
             out = left.new_empty(left.shape[0], left.shape[1], right.shape[2])
+            if not any(ctx.needs_input_grad):
+                _run(loops.hard_forward, left, right, out)
+                return out
             index = torch.zeros(out.shape, dtype=torch.int32)
             _run(loops.hard_forward_index, left, right, out, index)
         else:
@@ -85,8 +91,9 @@ class _Hard(torch.autograd.Function):
             return streamed.hard_backward(left, right, index, grad)
         from vico_lens.kernels import products_loops as loops
 
+        loop = loops.hard_backward_few if left.shape[-1] <= _FEW else loops.hard_backward
         grad_left, grad_right = torch.zeros_like(left), torch.zeros_like(right)
-        _run(loops.hard_backward, left, right, index, grad.contiguous(), grad_left, grad_right)
+        _run(loop, left, right, index, grad.contiguous(), grad_left, grad_right)
         return grad_left, grad_right
 
 
@@ -265,7 +272,8 @@ def _operands(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, torch.Size, 
             raise InputError(
                 f"{name}: expected a non-empty floating tensor; got {operand.dtype} of shape {tuple(operand.shape)}."
             )
-        if not bool(torch.isfinite(operand).all()):
+        # One sum carries every NaN and infinity; only where it is not finite is each number looked at.
+        if not math.isfinite(operand.sum().item()) and not bool(torch.isfinite(operand).all()):
             count = int((~torch.isfinite(operand)).sum())
             raise InputError(f"{name}: expected finite weights; {count} of {operand.numel()} are NaN or infinite. Look upstream.")
     try:
