@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -73,8 +72,8 @@ class Cost:
         return self.rows + self.extra_rows * (1 + self.backwards / max(1, self.extra_forwards))
 
 
-class Session(ABC):
-    """One ``with`` around stock calls of a pipeline.
+class Session:
+    """One ``with`` around stock calls of a pipeline; this one intervenes in nothing and counts the plain cost.
 
     Attributes
     ----------
@@ -93,14 +92,13 @@ class Session(ABC):
         self._undo = ExitStack()
         self._began = 0.0
 
-    @abstractmethod
     def install(self, undo: ExitStack) -> None:
         """Put the intervention in place; `undo` takes it away again."""
 
     @property
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What the intervention was told, by name."""
+        return {}
 
     @property
     def updates(self) -> list[Update]:

@@ -1,0 +1,305 @@
+"""A grid of runs, prompts x seeds x conditions, that can be stopped anywhere and goes on where it was.
+
+Every run is a file of its own, named by a hash of all that determines it, written beside its place and then moved into it. So a
+file that exists is a run that is finished, whatever killed the process; and a grid that grew, or was cut into pieces for several
+machines, repeats nothing. Serial by default; with a `dask.distributed` client the same function runs on its workers, one pipeline
+a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vico_lens.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Run", "load_sweep", "run_of", "sample_run", "sweep"]
+
+Score = Callable[[np.ndarray, str], Mapping[str, Any]]
+Sample = Callable[[Any, "Run"], tuple[np.ndarray, dict[str, Any]]]
+
+_pipelines: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell of the grid: all that determines a video.
+
+    Attributes
+    ----------
+    prompt : str
+        Of the pipeline's call.
+    seed : int
+        Of its generator, drawn on the CPU.
+    condition : str
+        Name of the condition.
+    settings : mapping or None
+        Arguments of `vico_lens.balance`; or of a baseline, named by ``baseline`` ("reweight", "compose", "best_of"); None is the
+        plain call.
+    call : mapping
+        Further arguments of the pipeline's call.
+    model : str
+        What identifies the pipeline.
+    """
+
+    prompt: str
+    seed: int
+    condition: str
+    settings: Mapping[str, Any] | None
+    call: Mapping[str, Any]
+    model: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of the run: equal for equal runs, in any process.
+
+        Examples
+        --------
+        >>> Run("a red circle", 0, "plain", None, {}).key == Run("a red circle", 0, "plain", None, {}).key
+        True
+        """
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=repr).encode()).hexdigest()[:24]
+
+
+def sweep(
+    pipe: Any,
+    prompts: Sequence[Any],
+    seeds: Iterable[int],
+    conditions: Mapping[str, Mapping[str, Any] | None],
+    to: str | os.PathLike[str],
+    *,
+    call: Mapping[str, Any] | None = None,
+    score: Score | None = None,
+    keep_videos: bool = False,
+    pairs: bool = False,
+    model: str = "",
+    client: Any = None,
+    retries: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Run every prompt with every seed under every condition, and leave out what is there already.
+
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline or callable
+        The pipeline, or a function without arguments that loads it; with `client` a function, called once a worker process.
+    prompts : sequence
+        Texts, or objects whose ``str()`` is the prompt and whose ``concepts`` are balanced (tiny-world prompts).
+    seeds : iterable of int
+        One generator each.
+    conditions : mapping of str to mapping or None
+        Name to settings, see `Run`.
+    to : path
+        Folder of the sweep; made if it is not there.
+    call : mapping, optional
+        Arguments of every pipeline call.
+    score : callable, optional
+        Frames (uint8) and prompt to named numbers, truth values or strings.
+    keep_videos : bool
+        Write every video beside its record, as ``KEY.npz``.
+    pairs : bool
+        Take prompts and seeds in pairs, first with first, instead of all with all.
+    model : str
+        What identifies the pipeline in the runs' hashes; give it if one folder is to hold runs of several models.
+    client : dask.distributed.Client, optional
+        Runs are submitted to its workers.
+    retries : int
+        How often a run is tried again after its worker died.
+    progress : callable, optional
+        Takes finished and all runs.
+
+    Returns
+    -------
+    Dataset
+        The index, see `load_sweep`; of the runs asked for here.
+
+    Raises
+    ------
+    InputError
+        If the grid is empty, or `pairs` has unequal lengths.
+    """
+    seeds = list(seeds)
+    if not prompts or not seeds or not conditions or (pairs and len(prompts) != len(seeds)):
+        raise InputError(
+            f"expected prompts, seeds and conditions, as many prompts as seeds in pairs; got {len(prompts)} prompts, "
+            f"{len(seeds)} seeds, "
+            f"{len(conditions)} conditions, pairs={pairs}."
+        )
+    folder = Path(to)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = list(zip(prompts, seeds, strict=True)) if pairs else [(prompt, seed) for prompt in prompts for seed in seeds]
+    runs = [
+        Run(str(prompt), seed, name, _complete(settings, prompt), dict(call or {}), model)
+        for prompt, seed in cells
+        for name, settings in conditions.items()
+    ]
+    missing = [
+        run for run in dict.fromkeys((run.key, index) for index, run in enumerate(runs)) if not _place(folder, run[0]).exists()
+    ]
+    todo = [runs[index] for _, index in missing]
+    done = len(runs) - len(todo)
+    if client is not None:
+        futures = client.map(
+            run_of, todo, folder=str(folder), pipe=pipe, score=score, keep_videos=keep_videos, retries=retries, pure=False
+        )
+        for future in futures:
+            future.result()
+            done += 1
+            if progress:
+                progress(done, len(runs))
+    else:
+        for run in todo:
+            run_of(run, folder=str(folder), pipe=pipe, score=score, keep_videos=keep_videos)
+            done += 1
+            if progress:
+                progress(done, len(runs))
+    return load_sweep(folder, keys=[run.key for run in runs])
+
+
+def run_of(
+    run: Run, *, folder: str, pipe: Any, score: Score | None = None, keep_videos: bool = False, sample: Sample | None = None
+) -> str:
+    """Make one run unless its record is there, and write the record; returns its key. `sample` takes the place of `sample_run`."""
+    place = _place(Path(folder), run.key)
+    if place.exists():
+        return run.key
+    video, told = (sample or sample_run)(_loaded(pipe), run)
+    record: dict[str, Any] = {name: value for name, value in asdict(run).items() if name not in ("call", "settings")}
+    record |= {"settings": repr(run.settings), "call": repr(run.call)} | told
+    if score is not None:
+        record |= {name: _plain(value) for name, value in score(video, run.prompt).items()}
+    if keep_videos:
+        _write(place.with_suffix(".npz"), lambda path: np.savez_compressed(path, rgb=video))
+    _write(place, lambda path: path.write_text(json.dumps(record, allow_nan=True)))
+    return run.key
+
+
+def load_sweep(folder: str | os.PathLike[str], keys: Sequence[str] | None = None) -> xr.Dataset:
+    """Read the index of a sweep: one entry a finished run.
+
+    Parameters
+    ----------
+    folder : path
+        Of the sweep.
+    keys : sequence of str, optional
+        Runs to read, in this order; all by default.
+
+    Returns
+    -------
+    Dataset
+        Over ``run``: ``prompt, seed, condition, key`` as coordinates; scores, cost and evenness as variables, NaN (or an empty
+        string) where a run has none.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or a record cannot be read.
+    """
+    import pandas as pd
+    import xarray as xr
+
+    places = [_place(Path(folder), key) for key in keys] if keys is not None else sorted(Path(folder).glob("*.json"))
+    if not places:
+        raise StoreError(f"expected finished runs in {folder}, got none; has the sweep started?")
+    rows = []
+    for place in places:
+        try:
+            rows.append(json.loads(place.read_text()) | {"key": place.stem})
+        except (OSError, json.JSONDecodeError) as error:
+            raise StoreError(
+                f"expected the record of a finished run, got {error} at {place}; delete it and run the sweep again."
+            ) from None
+    table = pd.DataFrame(rows)
+    text = table.columns[[values.map(lambda value: isinstance(value, str)).any() for _, values in table.items()]]
+    table[text] = table[text].fillna("").astype(str)
+    index = xr.Dataset({str(name): ("run", np.asarray(values.tolist())) for name, values in table.items()})
+    return index.set_coords(["prompt", "seed", "condition", "key"])
+
+
+def _complete(settings: Mapping[str, Any] | None, prompt: Any) -> dict[str, Any] | None:
+    """Settings with the prompt's own concepts, where it knows them and the condition names none."""
+    if settings is None:
+        return None
+    concepts = getattr(prompt, "concepts", None)
+    known = {} if concepts is None or "concepts" in settings else {"concepts": [str(concept) for concept in concepts]}
+    return known | dict(settings)
+
+
+def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
+    """The video of a run, and what its session tells."""
+    import torch
+
+    from vico_lens.balancing import balance, best_of, compose, reweight
+    from vico_lens.balancing.session import Session
+    from vico_lens.families import denoisers
+
+    call = {"prompt": run.prompt, **run.call}
+    settings = dict(run.settings or {})
+    concepts, baseline = settings.pop("concepts", None), settings.pop("baseline", None)
+    if baseline == "best_of":
+        count = settings.pop("count", 2)
+        best = best_of(pipe, concepts, [run.seed + 1_000_000 * index for index in range(count)], call=call, **settings)
+        return best.video, _told(best.cost)
+    generator = torch.Generator().manual_seed(run.seed)
+    if run.settings is None:
+        session: Any = Session(pipe, denoisers(pipe))
+    elif baseline == "compose":
+        session = compose(pipe, concepts, **settings)
+    elif baseline == "reweight":
+        session = reweight(pipe, concepts, **settings)
+    elif baseline is None:
+        session = balance(pipe, concepts, **settings)
+    else:
+        raise InputError(
+            f"expected baseline 'reweight', 'compose' or 'best_of' in the settings of {run.condition!r}, got {baseline!r}."
+        )
+    with session:
+        pipe(**call, generator=generator)
+    log = session.log
+    more: dict[str, Any] = {}
+    if log.sizes["update"]:
+        more = {"first_loss": float(log.loss[0]), "last_loss": float(log.loss[-1]), "updates": int((log.latent_change > 0).sum())}
+    return session.video, _told(session.cost) | more
+
+
+def _told(cost: Any) -> dict[str, Any]:
+    return {"row_forwards": float(cost.row_forwards), "seconds": float(cost.seconds)}
+
+
+def _loaded(pipe: Any) -> Any:
+    """The pipeline itself, or what its loader returns, loaded once a process."""
+    if not callable(pipe) or hasattr(pipe, "components"):
+        return pipe
+    name = f"{getattr(pipe, '__module__', '')}.{getattr(pipe, '__qualname__', repr(pipe))}"
+    if name not in _pipelines:
+        _pipelines[name] = pipe()
+    return _pipelines[name]
+
+
+def _place(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+def _write(place: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the place and move into it: a file at its place is whole."""
+    draft = place.with_name(f".{place.stem}.{uuid.uuid4().hex}{place.suffix}")
+    try:
+        write(draft)
+        os.replace(draft, place)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
