@@ -122,7 +122,7 @@ def test_method_maps_say_who_disagrees():
     assert np.allclose(numbers["share"].sel({"method": "long_name"}), [0.2, 0.8])
     title = plot.method_maps(methods).layout.meta["finding"]
     assert title.startswith("2 of 3 methods") and title.endswith("long name does not")
-    with pytest.raises(InputError, match="same|must have the concepts"):
+    with pytest.raises(InputError, match="must have the concepts"):
         plot.method_maps({"a": influence(), "b": influence(names=("x", "y"))})
     with pytest.raises(InputError, match="at least one method"):
         plot.method_maps({})

@@ -108,5 +108,5 @@ def test_balancing_draws_loss_shares_and_change():
     assert "30\u00a0% of the influence at the first of 6 updates, 40\u00a0% at the last" in figure.layout.meta["finding"]
     with pytest.raises(InputError, match="no update"):
         plot.balancing(log.isel(update=slice(0, 0)))
-    with pytest.raises(InputError, match="missing.*latent_change"):
+    with pytest.raises(InputError, match=r"missing.*latent_change"):
         plot.balancing(log.drop_vars("latent_change"))

@@ -32,7 +32,7 @@ def save_mp4(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scal
     fps : float
         Frames a second.
     scale : int, optional
-        Whole enlargement; when None, small videos are brought to at least 256 rows.
+        Whole enlargement; when None, small videos are brought near 256 rows.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _prepared(video: Any, fps: float, scale: int | None) -> Frames:
     if not 0 < fps <= 240:
         raise InputError(f"frames a second must lie between 0 and 240, got {fps}.")
     frames = as_frames(video)
-    return enlarge(frames, scale if scale is not None else max(1, -(-256 // frames.shape[1])))
+    return enlarge(frames, scale if scale is not None else max(1, 256 // frames.shape[1]))
 
 
 def _whole(path: str | os.PathLike[str], ending: str, write: Callable[[Path], None]) -> Path:
@@ -132,7 +132,7 @@ def _encode_mp4(frames: Frames, place: Path, fps: float, crf: int = 14) -> None:
         pix_fmt_out="yuv420p",
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=["-crf", str(crf), "-preset", "slow", "-tune", "animation", "-movflags", "+faststart", "-threads", "1"],
+        output_params=["-crf", str(crf), "-preset", "medium", "-tune", "animation", "-movflags", "+faststart", "-threads", "1"],
     )
     writer.send(None)
     try:

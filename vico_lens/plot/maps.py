@@ -57,6 +57,7 @@ def influence(
     step: int | None = None,
     scale: Scale = "shared",
     fps: float = 8.0,
+    most: int = 48,
     colours: Mapping[str, str] | None = None,
     theme: Theme = "light",
 ) -> Figure:
@@ -73,13 +74,15 @@ def influence(
         One opacity scale for all concepts, so that their strengths compare, or each its own, so that a weak one can be located.
     fps : float
         Speed of the play button, in frames a second.
+    most : int
+        Frames shown at most, evenly spread.
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
     """
     numbers = influence_numbers(influence, step=step)
     names = concept_names(numbers)
     row = _row("", numbers, scale, None if video is None else as_frames(video))
-    fig = panel_grid([row], names, concept_colours(names, colours), fps=fps, theme=theme)
+    fig = panel_grid([row], names, concept_colours(names, colours), fps=fps, most=most, theme=theme)
     method = method_label(influence)
     when = f"denoising step {step}" if step is not None else "mean over denoising steps" if "step" in influence.dims else ""
     drawn = ", ".join(part for part in (method, when) if part)
@@ -116,6 +119,7 @@ def method_maps(
     video: Any = None,
     *,
     fps: float = 8.0,
+    most: int = 48,
     colours: Mapping[str, str] | None = None,
     theme: Theme = "light",
 ) -> Figure:
@@ -126,14 +130,14 @@ def method_maps(
     methods : mapping
         ``{method name: influence}`` over the same concepts. Each method has its own opacity scale, because their units differ.
     video : see `composite.as_frames`, optional
-    fps, colours, theme
+    fps, most, colours, theme
         As in `influence`.
     """
     numbers = method_maps_numbers(methods)
     names = concept_names(numbers)
     frames = None if video is None else as_frames(video)
     rows = [_row(plain(name.replace("_", " ")), influence_numbers(values), "shared", frames) for name, values in methods.items()]
-    fig = panel_grid(rows, names, concept_colours(names, colours), film=False, fps=fps, theme=theme)
+    fig = panel_grid(rows, names, concept_colours(names, colours), film=False, fps=fps, most=most, theme=theme)
     leaders = numbers["leader"].values.tolist()
     top = max(dict.fromkeys(leaders), key=leaders.count)
     if len(set(leaders)) == 1:
@@ -152,6 +156,7 @@ def side_by_side(
     videos: tuple[Any, Any] | None = None,
     *,
     fps: float = 8.0,
+    most: int = 48,
     colours: Mapping[str, str] | None = None,
     theme: Theme = "light",
 ) -> Figure:
@@ -163,7 +168,7 @@ def side_by_side(
         Influence in the plain and in the balanced run, by the same method.
     videos : pair, optional
         Their videos; see `composite.as_frames`.
-    fps, colours, theme
+    fps, most, colours, theme
         As in `influence`.
     """
     names = list(method_maps_numbers({"before": before, "after": after})["concept"].values.astype(str))
@@ -175,7 +180,7 @@ def side_by_side(
         rows.append(
             MapRow(row.label, row.maps, np.tile([both[:, 0].min(), both[:, 1].max()], (len(names), 1)), row.titles, row.frames)
         )
-    fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, theme=theme)
+    fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, most=most, theme=theme)
     shares = [numbers["share"].values for numbers in pair]
     weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
     first, last = (percent(float(share[weak])) for share in shares)

@@ -107,18 +107,15 @@ def panel_grid(
     return fig
 
 
-def picture_uri(image: NDArray[np.uint8]) -> str:
-    """Encode one image (``row column channel``) as a data address; no file, no network. Large ones are reduced and lossy."""
+def picture_uri(image: NDArray[np.uint8], *, lossy: bool = False) -> str:
+    """Encode one image (``row column channel``) as a data address; no file, no network. Large ones are made smaller."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    picture, form = Image.fromarray(image), "png"
+    picture, form = Image.fromarray(image), "jpeg" if lossy else "png"
     if image.shape[0] > _LARGE:
-        picture, form = (
-            picture.resize((round(image.shape[1] * _LARGE / image.shape[0]), _LARGE), Image.Resampling.LANCZOS),
-            "jpeg",
-        )
-    picture.save(buffer, format=form, optimize=True, **({"quality": 82} if form == "jpeg" else {}))
+        picture = picture.resize((round(image.shape[1] * _LARGE / image.shape[0]), _LARGE), Image.Resampling.LANCZOS)
+    picture.save(buffer, format=form, optimize=True, **({"quality": 82} if lossy else {}))
     return f"data:image/{form};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -179,8 +176,10 @@ def _row_traces(
     traces: list[dict[str, Any]] = []
     if row.frames is not None:
         shown = row.frames[int(when * len(row.frames) + 1e-9)][None]
-        shown = enlarge(shown, -(-_SHARP // shown.shape[1])) if shown.shape[1] < _SHARP else shown
-        pictures = ([picture_uri(shown[0])] if filmed else []) + [picture_uri(grey(shown)[0])] * len(names)
+        lossy = shown.shape[1] >= _SHARP
+        shown = shown if lossy else enlarge(shown, -(-_SHARP // shown.shape[1]))
+        below = [picture_uri(grey(shown)[0], lossy=lossy)] * len(names)
+        pictures = [picture_uri(shown[0], lossy=lossy), *below] if filmed else below
         reduce = min(1.0, _LARGE / shown.shape[1])  # as picture_uri does
         dx, dy = width / round(shown.shape[2] * reduce), height / round(shown.shape[1] * reduce)
         for column, source in enumerate(pictures):

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,9 @@ def build_report(
         method=str(method or before.influence.attrs.get("method", "") or before.influence.name or "").replace("_", " "),
     )
     page = _page(story, material).encode()
+    for most in (12, 6):
+        if len(page) > LIMIT:
+            page = _page(story, replace(material, most=most)).encode()
     if len(page) > LIMIT:
         raise InputError(
             f"this report would take {len(page) / 1e6:.1f} MB, the limit is {LIMIT / 1e6:.0f} MB; "

@@ -80,8 +80,8 @@ def _spoken(text: str) -> str:
 def video_element(video: Any, fps: float, label: str) -> Markup:
     """Put a video into the page: H.264 inside the file, muted, looping, with its first frame as poster and for print."""
     frames = as_frames(video)
-    scale = max(1, -(-384 // frames.shape[1]))
-    for quality in (12, 20, 28, 36, 44):
+    scale = max(1, 384 // frames.shape[1])
+    for quality in (12, 24, 34, 44):
         content = mp4_bytes(frames, fps, scale=scale, crf=quality)
         if len(content) <= _VIDEO_BYTES:
             break

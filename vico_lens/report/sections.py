@@ -46,6 +46,7 @@ class Material:
     command: str
     fps: float
     method: str
+    most: int = 24  # frames of the moving maps; fewer where the page would grow too large
 
 
 def body(story: Story, material: Material, figures: Figures) -> Markup:
@@ -151,10 +152,15 @@ def _told(run: Run) -> xr.Dataset:
 def _where(story: Story, material: Material, figures: Figures) -> Markup | None:
     before, after = story.before.outcome, story.after.outcome if story.after else None
     if after is None:
-        moving = plot.influence(before.influence, before.video, fps=material.fps, colours=story.colours)
+        moving = plot.influence(before.influence, before.video, fps=material.fps, most=material.most, colours=story.colours)
     else:
         moving = plot.side_by_side(
-            before.influence, after.influence, (before.video, after.video), fps=material.fps, colours=story.colours
+            before.influence,
+            after.influence,
+            (before.video, after.video),
+            fps=material.fps,
+            most=material.most,
+            colours=story.colours,
         )
     strips = [maps_strip(before.influence, before.video, story.colours, "plain run" if after else "video")]
     if after is not None:
@@ -202,7 +208,8 @@ def _agree(story: Story, material: Material, figures: Figures) -> Markup | None:
         named = {name.replace("_", " "): values for name, values in named.items()}
         parts.append(
             figures.add(
-                plot.method_maps(named, story.before.outcome.video, fps=material.fps, colours=story.colours), css="moving"
+                plot.method_maps(named, story.before.outcome.video, fps=material.fps, most=material.most, colours=story.colours),
+                css="moving",
             )
         )
     if material.comparison is not None and "agreement" in material.comparison:
