@@ -206,15 +206,20 @@ class Former:
 def _blocks(site: AttentionSite, maps: Tensor, dtype: torch.dtype) -> Arrays:
     """Cut a whole map into the variables of its kind."""
     if site.kind != "joint":
-        return {"weights": (("head", *QUERY_DIMS[site.kind], *KEY_DIMS[site.kind]), narrow(maps, dtype)[0])}
+        return {"weights": (("head", *QUERY_DIMS[site.kind], *KEY_DIMS[site.kind]), _plain(maps, dtype))}
     part = {"text": slice(0, site.tokens), "video": slice(site.tokens, None)}
     axes = {"text": (site.tokens,), "video": site.grid}
     arrays: Arrays = {}
     for name, dims in JOINT_BLOCKS.items():
         rows, keys = name.split("_")
         block = maps[:, part[rows], part[keys]].reshape(len(maps), *axes[rows], *axes[keys])
-        arrays[name] = (("head", *dims), narrow(block, dtype)[0])
+        arrays[name] = (("head", *dims), _plain(block, dtype))
     return arrays
+
+
+def _plain(maps: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """Weights lie between 0 and 1: they need no rescue of their range, and nothing keeps a factor for them."""
+    return maps.detach().to("cpu", dtype).numpy()
 
 
 def _check(call: AttentionCall) -> None:
