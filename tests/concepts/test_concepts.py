@@ -21,6 +21,8 @@ from vico_lens.errors import ConceptError, InputError
 from vico_lens.phrases import Phrase, words_of
 from vico_lens.schema import TokenTable
 from vico_lens.testing.pipelines.tokenizers import PROMPT, byte_level_tokenizer, clip_tokenizer, metaspace_tokenizer, t5_tokenizer
+from vico_lens.tinyworld import sample_prompts
+from vico_lens.tinyworld.training.tokenizer import build_tokenizer
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
     "clip": clip_tokenizer,
@@ -227,3 +229,14 @@ def test_the_words_of_a_prompt_share_out_its_text_tokens(prompt: str) -> None:
         taken |= own
     rest = [span for token, span in enumerate(encoding.offsets) if token not in taken and not encoding.special_tokens_mask[token]]
     assert all(not any(character.isalnum() for character in prompt[a:b]) for a, b in rest)
+
+
+@pytest.mark.parametrize("objects", [1, 2, 3])
+def test_tiny_world_concepts_are_the_pieces_of_their_words(objects: int) -> None:
+    tokenizer = build_tokenizer()
+    for prompt in sample_prompts(20, objects=objects, seed=4):
+        ids = tokenizer(str(prompt))["input_ids"]
+        found = find_concepts(str(prompt), tokenizer=tokenizer)
+        assert tuple(concept.name for concept in found) == prompt.concepts
+        for concept in found:
+            assert tokenizer.decode([ids[token] for token in concept.tokens]).strip() == concept.name
