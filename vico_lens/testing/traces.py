@@ -257,7 +257,7 @@ def fake_attrs(prompts: Sequence[str], steps: Sequence[int], sites: Sequence[Att
         "device": "cpu",
         "dtype": "float32",
         "schema_version": SCHEMA_VERSION,
-        "coverage": json.dumps({"seen": len(names), "recorded": len(names), "skipped": []}),
+        "coverage": json.dumps({"seen": len(names), "recorded": len(names), "left_out": {}}),
         "complete": True,
         "steps_finished": len(steps),
         "steps_planned": len(steps),
@@ -295,7 +295,7 @@ def _operands(site: AttentionSite, tokens: TokenTable, random: torch.Generator) 
     place = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, size) for size in grid), indexing="ij"), -1)
     place = torch.einsum("fyxp,hpc->hfyxc", place, directions[:, 2:])
     video = contrast * (content + 0.5 * place) + 0.3 * noise(heads, *grid, channels)
-    half = len(tokens) // 2
+    half = (tokens.kind.count("text") + 1) // 2 + 1  # the start token, and the first half of the words: they name the first blob
     names = torch.tensor([[kind == "text" and i < half, kind == "text" and i >= half] for i, kind in enumerate(tokens.kind)])
     text = contrast * torch.einsum("tb,hbc->htc", names.float(), directions[:, :2]) + 0.5 * noise(heads, len(tokens), channels)
     if site.kind == "cross":

@@ -1,0 +1,312 @@
+"""The usual questions to a trace: where a word acts, who looks at whom over time, how much falls in a region, what is missing.
+
+These read attention as it was recorded: means over layers and heads, no flow and no claim of cause. One layer of one step is in
+memory at a time, whatever the size of the trace. Attribution methods, which compose sites, are in `vico_lens.attribution`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vico_lens.concepts import Concept, find_concepts
+from vico_lens.errors import InputError, SchemaError
+from vico_lens.kernels.resampling import resample_axes
+from vico_lens.layout import attention_groups
+from vico_lens.schema import Kind
+
+__all__ = ["concept_maps", "coverage", "region_sum", "temporal_matrix"]
+
+Grid = tuple[int, int, int]
+Names = str | Sequence[str]
+
+
+def concept_maps(
+    tree: xr.DataTree,
+    concepts: Sequence[str | Concept] | str | None = None,
+    *,
+    step: int | None = None,
+    layers: Names | None = None,
+    heads: Sequence[int] | None = None,
+    branch: str | None = None,
+    prompt: int | None = None,
+    size: Grid | str | None = None,
+) -> xr.DataArray:
+    """Where each concept acts: the attention that video tokens pay to its words, averaged over layers and heads.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A trace with cross or joint attention.
+    concepts : sequence of str or Concept, optional
+        Found in the prompt if left out.
+    step : int, optional
+        Label of a denoising step; all steps, as a dimension, if left out.
+    layers : str or sequence of str, optional
+        Patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``).
+    heads : sequence of int, optional
+        Heads to average.
+    branch : str, optional
+        Guidance half; ``cond`` if both were recorded.
+    prompt : int, optional
+        Row of a batch; the first if left out.
+    size : tuple of int or "video", optional
+        Frames, rows and columns of the maps; the largest grid recorded if left out, the video's if ``"video"``. Other grids are
+        resampled by area, so that values stay what they are: shares of a row of the softmax.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``concept, [step], frame, y, x``: the share of its attention that a place pays to the concept, between 0 and 1.
+
+    Raises
+    ------
+    InputError
+        If nothing is selected, or a step, head or branch is not in the trace.
+    ConceptError
+        If a concept is not in the prompt.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> concept_maps(fake_trace(), ["red circle", "blue square"], step=1).dims
+    ('concept', 'frame', 'y', 'x')
+    """
+    chosen = find_concepts(tree, concepts, prompt=prompt)
+    tokens = sorted({token for concept in chosen for token in concept.tokens})
+    member = torch.tensor([[token in concept.tokens for token in tokens] for concept in chosen], dtype=torch.float32)
+    found = list(_sites(tree, ("cross", "joint"), layers))
+    target = _target(tree, [grid for _, _, grid, _ in found], size)
+    steps = _steps(tree, step)
+    total = torch.zeros(len(steps), len(chosen), *target)
+    count = torch.zeros(len(steps))
+    for kind, layer, _, dataset in found:
+        weights = dataset["weights" if kind == "cross" else "video_text"]
+        for place, index in enumerate(steps):
+            part = _call(weights, index, layer, heads, branch, prompt).isel(token=tokens)
+            values = torch.from_numpy(part.transpose("head", "frame", "y", "x", "token").values).nanmean(0)
+            if not bool(values.isnan().all()):
+                total[place] += resample_axes((values @ member.T).movedim(-1, 0), [1, 2, 3], target, "mean")
+                count[place] += 1
+    mean = (total / count[:, None, None, None, None]).numpy()
+    maps = xr.DataArray(
+        mean,
+        dims=("step", "concept", "frame", "y", "x"),
+        coords={"step": tree.coords["step"].values[steps], "concept": [concept.name for concept in chosen]},
+        name="attention",
+        attrs={"long_name": "attention to the concept", "units": "1", "cell_methods": "layer: head: mean"},
+    ).transpose("concept", "step", "frame", "y", "x")
+    return maps if step is None else maps.isel(step=0)
+
+
+def temporal_matrix(
+    tree: xr.DataTree,
+    position: tuple[float, float] | None = None,
+    *,
+    step: int | None = None,
+    layers: Names | None = None,
+    heads: Sequence[int] | None = None,
+    branch: str | None = None,
+    prompt: int | None = None,
+) -> xr.DataArray:
+    """How much each frame looks at each frame, at one position of the picture or on average over it.
+
+    Temporal sites are read as they are. In spacetime and joint sites a place looks at whole frames, so keys are summed over rows
+    and columns; what a joint site pays to text is left out, and rows there sum to less than 1.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A trace with temporal, spacetime or joint attention.
+    position : tuple of float, optional
+        Row and column as fractions of the picture, from 0 at the top left; the mean over positions if left out.
+    step, layers, heads, branch, prompt
+        As for `concept_maps`.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``[step], frame, key_frame``, mean over layers and heads.
+
+    Raises
+    ------
+    InputError
+        If nothing is selected, or the position is outside the picture.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> matrix = temporal_matrix(fake_trace(), (0.5, 0.25), step=0)
+    >>> bool(abs(matrix.sum("key_frame") - 1).max() < 1e-5)
+    True
+    """
+    if position is not None and not all(0 <= value < 1 for value in position):
+        raise InputError(f"position: expected row and column as fractions of the picture, in [0, 1); got {position}.")
+    found = list(_sites(tree, ("temporal", "spacetime", "joint"), layers))
+    frames = max(grid[0] for _, _, grid, _ in found)
+    steps = _steps(tree, step)
+    total, count = torch.zeros(len(steps), frames, frames), torch.zeros(len(steps))
+    for kind, layer, grid, dataset in found:
+        weights = dataset["video_video" if kind == "joint" else "weights"]
+        for place, index in enumerate(steps):
+            call = _call(weights, index, layer, heads, branch, prompt)
+            if position is not None:
+                call = call.isel(y=[int(position[0] * grid[1])], x=[int(position[1] * grid[2])])
+            matrix = _by_frame(call)
+            if not bool(matrix.isnan().all()):
+                matrix = resample_axes(resample_axes(matrix, [0], [frames], "mean"), [1], [frames], "sum")
+                total[place] += matrix
+                count[place] += 1
+    matrices = xr.DataArray(
+        (total / count[:, None, None]).numpy(),
+        dims=("step", "frame", "key_frame"),
+        coords={"step": tree.coords["step"].values[steps]},
+        name="attention",
+        attrs={"long_name": "attention between frames", "units": "1", "cell_methods": "layer: head: mean"},
+    )
+    return matrices if step is None else matrices.isel(step=0)
+
+
+def region_sum(maps: xr.DataArray, region: Any, *, share: bool = False) -> xr.DataArray:
+    """Sum maps over a region of the video, in each frame.
+
+    Parameters
+    ----------
+    maps : xarray.DataArray
+        With dimensions ``frame, y, x``, such as `concept_maps` or an influence.
+    region : array
+        bool or weights in [0, 1], ``frame, y, x`` or ``y, x``, on any grid: brought to that of the maps by area, so that a pixel
+        mask will do.
+    share : bool
+        Divide by the sum over the whole frame.
+
+    Returns
+    -------
+    xarray.DataArray
+        The maps without ``y`` and ``x``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import blobs, fake_trace
+    >>> maps = concept_maps(fake_trace(), ["red circle"], step=1)
+    >>> inside = region_sum(maps, blobs((4, 16, 16))[..., 0] > 0.5, share=True)
+    >>> inside.dims
+    ('concept', 'frame')
+    """
+    missing = {"frame", "y", "x"} - set(map(str, maps.dims))
+    if missing:
+        raise InputError(f"maps: expected dimensions frame, y, x; got {maps.dims}, without {', '.join(sorted(missing))}.")
+    mask = torch.as_tensor(np.asarray(region), dtype=torch.float64)
+    if mask.ndim == 2:
+        mask = mask[None].expand(maps.sizes["frame"], -1, -1)
+    if mask.ndim != 3:
+        raise InputError(f"region: expected (frame, y, x) or (y, x); got {mask.ndim} dimensions.")
+    mask = resample_axes(mask, [0, 1, 2], [maps.sizes[dim] for dim in ("frame", "y", "x")], "mean")
+    inside = (maps * xr.DataArray(mask.numpy(), dims=("frame", "y", "x"))).sum(("y", "x"))
+    return inside / maps.sum(("y", "x")) if share else inside
+
+
+def coverage(tree: xr.DataTree) -> xr.Dataset:
+    """List every attention site that the tracer saw: what was recorded and where, and why the rest was not.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``site``: ``module``, ``group`` (empty if not recorded), ``recorded``, ``reason``. ``to_dataframe()`` makes a table.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> int(coverage(fake_trace()).recorded.sum())
+    6
+    """
+    if "coverage" not in tree.attrs:
+        raise SchemaError("expected attribute coverage at the root of a trace; there is none. Was it written by vico-lens?")
+    told = tree.attrs["coverage"]
+    report = json.loads(told) if isinstance(told, str) else told
+    rows = []
+    for name, _, _, node in attention_groups(tree):
+        orders, modules = node.coords["order"].values, node.coords["module"].values
+        rows += [(int(order), str(module), name, True, "") for order, module in zip(orders, modules, strict=True)]
+    rows.sort()
+    rows += [(-1, module, "", False, reason) for module, reason in sorted(report.get("left_out", {}).items())]
+    columns = {"module": 1, "group": 2, "recorded": 3, "reason": 4}
+    return xr.Dataset({name: ("site", np.array([row[at] for row in rows])) for name, at in columns.items()})
+
+
+def _sites(tree: xr.DataTree, kinds: Collection[Kind], layers: Names | None) -> Iterator[tuple[Kind, int, Grid, xr.Dataset]]:
+    """Yield the selected layers of groups of the given kinds; an empty selection is an error that lists what there is."""
+    patterns = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    held, found = [], 0
+    for name, kind, grid, node in attention_groups(tree):
+        held.append(name)
+        dataset = node.to_dataset()
+        for layer, module in enumerate(node.coords["module"].values if kind in kinds else ()):
+            if patterns is None or any(fnmatchcase(text, pattern) for pattern in patterns for text in (str(module), name)):
+                found += 1
+                yield kind, layer, grid, dataset
+    if not found:
+        chosen = "" if layers is None else f" that match {layers!r}"
+        there = ", ".join(held) or "none"
+        raise InputError(f"expected sites of {' or '.join(kinds)} attention{chosen}; the trace holds {there}.")
+
+
+def _target(tree: xr.DataTree, grids: Sequence[Grid], size: Grid | str | None) -> Grid:
+    """Grid to bring maps to."""
+    if size is None:
+        return max(grids, key=lambda grid: grid[0] * grid[1] * grid[2])
+    if isinstance(size, str):
+        if size != "video" or "video" not in tree:
+            raise InputError(f"size: expected (frames, rows, columns), or 'video' if the trace keeps it; got {size!r}.")
+        frames, rows, columns, _ = tree["video/rgb"].shape
+        return frames, rows, columns
+    return size
+
+
+def _steps(tree: xr.DataTree, step: int | None) -> list[int]:
+    """Positions of the steps asked for."""
+    labels = tree.coords["step"].values.tolist()
+    if step is None:
+        return list(range(len(labels)))
+    if step not in labels:
+        raise InputError(f"step: expected one of {labels}; got {step}.")
+    return [labels.index(step)]
+
+
+def _call(
+    weights: xr.DataArray, step: int, layer: int, heads: Sequence[int] | None, branch: str | None, prompt: int | None
+) -> xr.DataArray:
+    """Select one call, without loading it."""
+    pick: dict[str, Any] = {"step": step, "layer": layer}
+    if heads is not None:
+        if any(not 0 <= head < weights.sizes["head"] for head in heads):
+            raise InputError(f"heads: expected some of 0..{weights.sizes['head'] - 1}; got {list(heads)}.")
+        pick["head"] = list(heads)
+    if "prompt" in weights.dims:
+        pick["prompt"] = prompt or 0
+    if "branch" in weights.dims:
+        labels = weights.coords["branch"].values.tolist()
+        if (branch or "cond") not in labels:
+            raise InputError(f"branch: expected one of {labels}; got {branch!r}.")
+        pick["branch"] = labels.index(branch or "cond")
+    return weights.isel(pick)
+
+
+def _by_frame(call: xr.DataArray) -> torch.Tensor:
+    """Reduce one call to ``[frame, key_frame]``, one head and query frame at a time where keys are whole videos."""
+    if "key_y" not in call.dims:
+        return torch.from_numpy(call.transpose("head", "frame", "key_frame", "y", "x").values).nanmean((0, 3, 4))
+    rows = []
+    for frame in range(call.sizes["frame"]):
+        heads = []
+        for head in range(call.sizes["head"]):
+            part = call.isel(head=head, frame=frame).sum(("key_y", "key_x"), skipna=False)
+            heads.append(torch.from_numpy(part.transpose("key_frame", "y", "x").values))
+        rows.append(torch.stack(heads).nanmean((0, 2, 3)))
+    return torch.stack(rows)
