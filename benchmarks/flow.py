@@ -182,9 +182,9 @@ def main() -> None:
         f"`python -m benchmarks.flow` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
         f"{platform.python_version()}, torch {torch.__version__}. {note}",
         "CPU time of one process, solvers one after another in one run: read the ratios. Synthetic attention "
-        "(`benchmarks/synthetic.py`): the figures are about solvers, not about any model. Other solvers: the graph is "
-        "built once, "
-        "then only the source's edges change; building is included. Ours includes packing, presolve, solving and certificate. "
+        "(`benchmarks/synthetic.py`): the figures are about solvers, not about any model. Other solvers: the graph is built "
+        "once, then only the source's edges change; building is included. Ours includes packing, presolve, solving and "
+        "certificate. "
         f"`~`: extrapolated from the tokens done within {PATIENCE:.0f} s.",
         f"## Small graph: 4 frames x 4x4, 8 tokens, 4 sites, {small.edges:,} edges",
         "\n".join([head, *against_others("small")]),
@@ -193,14 +193,12 @@ def main() -> None:
         f"## (b) 16 frames x 10x16, 77 tokens, 16 sites, {b.edges:,} edges",
         "\n".join([head, *against_others("b", skip=("networkx preflow_push",))]),
         "## Other sinks on (b), all 77 tokens",
-        "| sink | flows | CPU seconds | largest gap | cut at the source | at the sink | between "
-        "|\n|---|---|---|---|---|---|---|\n" + "\n".join(by_sink()),
+        "| sink | flows | CPU seconds | largest gap | cut at the source | at the sink | between |\n"
+        "|---|---|---|---|---|---|---|\n" + "\n".join(by_sink()),
         "## Saturation against depth: 8 frames x 4x4, 12 tokens, single video tokens as sinks",
-        "Shares of flows cut at the source and at the sink; spread over tokens (standard deviation over mean) of exact "
-        "flow and of "
-        "rollout; and the mean ratio of each bound to the exact flow.",
-        "| rho | blocks | at the source | at the sink | spread, exact | spread, rollout | widest path | greedy, 2 rounds "
-        "| (+, min) |\n"
+        "Shares of flows cut at the source and at the sink; spread over tokens (standard deviation over mean) of exact flow "
+        "and of rollout; and the mean ratio of each bound to the exact flow.",
+        "| rho | blocks | at the source | at the sink | spread, exact | spread, rollout | widest path | greedy | (+, min) |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(by_depth()),
         "## Tightness of sub-graph flows: 16 x 10x16, 77 tokens, one cross and two temporal sites, 197,120 flows",
         "| kind | ratio to exact, mean (min .. max) | Spearman | CPU seconds |\n|---|---|---|---|\n" + "\n".join(tightness()),
