@@ -14,10 +14,11 @@ from vico_lens.attribution.base import METHODS, Problem, influence_of_stages
 from vico_lens.attribution.captum_methods import PromptEffect
 from vico_lens.attribution.checks import stability, weight_dependence
 from vico_lens.attribution.facade import Concepts, attribute, resolve_concepts, resolve_steps
-from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, text_of_prompt
+from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
 from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, matches, records, text_coordinate
 from vico_lens.errors import InputError
 from vico_lens.faithfulness import (
+    NULLS,
     TokenSwitch,
     concept_shares,
     infidelity,
@@ -28,15 +29,17 @@ from vico_lens.faithfulness import (
 )
 from vico_lens.kernels.stages import Grid, Stage
 
-__all__ = ["compare"]
+__all__ = ["DEFAULT_METHODS", "compare"]
+
+DEFAULT_METHODS = ("cross_attention", "rollout", "subgraph_flow", "max_flow")
 
 # A map for each single video token takes as many flows as there are tokens; frames say as much in a comparison of concepts.
-_OPTIONS: dict[str, dict[str, object]] = {"max_flow": {"sink": "frame"}}
+_OPTIONS: dict[str, dict[str, Any]] = {"max_flow": {"sink": "frame"}}
 
 
 def compare(
     tree: xr.DataTree,
-    methods: Sequence[str] = ("cross_attention", "rollout", "subgraph_flow", "max_flow"),
+    methods: Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]] = DEFAULT_METHODS,
     *,
     concepts: Concepts = None,
     pipe: Any = None,
@@ -58,8 +61,9 @@ def compare(
     ----------
     tree : DataTree
         A trace.
-    methods : sequence of str
-        Names of attribution methods.
+    methods : sequence of str, or mapping
+        Names of attribution methods; or labels with a method and its options, to compare one method with itself:
+        ``{"soft": ("subgraph_flow", {"kind": "soft"}), "hard": ("subgraph_flow", {"kind": "hard"})}``.
     concepts, steps, layers, grid, prompt
         As in `vico_lens.attribute`.
     pipe : optional
@@ -109,54 +113,63 @@ def compare(
     >>> table["agreement"].dims, float(table["agreement"][0, 0])
     (('method', 'other_method'), 1.0)
     """
-    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
-    if not names:
-        raise InputError("methods: expected at least one name; got none. vico_lens.methods() lists them.")
-    chosen = {**_OPTIONS, **(options or {})}
-    stray = sorted(set(options or {}) - set(names))
-    if stray:
-        raise InputError(f"options: expected methods that are compared ({', '.join(names)}); got {', '.join(stray)}.")
+    plan = _plan(methods, options or {})
     named = resolve_concepts(tree, concepts, prompt)
+    numbers = list(resolve_steps(tree, steps))
     common: dict[str, Any] = {"layers": layers, "grid": grid, "prompt": prompt}
 
     def run(name: str, spans: Mapping[str, Sequence[int]], at: Any, extra: Mapping[str, Any]) -> xr.DataArray:
         model = {"pipe": pipe, "sampling": sampling} if METHODS[name].needs_pipe else {}
-        return attribute(tree, name, spans, steps=at, **common, **model, **extra)
+        return attribute(tree, name, spans, steps=at, **{**common, **model, **extra})
 
-    numbers = list(resolve_steps(tree, steps))
-    found = {name: run(name, named, numbers, chosen.get(name, {})) for name in names}
-    if pipe is not None or masks is not None:
-        like = next((influence for influence in found.values() if "y" in influence.dims), None)
-        like = attribute(tree, "cross_attention", named, steps=numbers, **common) if like is None else like
-        found |= null_influences(like, list(named.values()), seed)
-    table = xr.Dataset(coords={"method": list(found), "concept": list(named)})
-    table["share"] = (("method", "concept"), [_mean_share(influence) for influence in found.values()])
-    table["agreement"] = (("method", "other_method"), [[_agreement(a, b) for b in found.values()] for a in found.values()])
-    table = table.assign_coords(other_method=list(found))
-    if pipe is not None:
-        causal = found.get("leave_one_out")
-        causal = run("leave_one_out", named, numbers, reference or {}) if causal is None or reference else causal
-        table = table.assign(_against_causal(found, causal))
-        at = numbers[len(numbers) // 2] if token_step is None else resolve_steps(tree, token_step)[0]
-        kinds = text_coordinate(tree, "token_kind", prompt)
-        words = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
-        per_token = {name: run(name, words, at, chosen.get(name, {})) for name in names}
-        per_token |= null_influences(attribute(tree, "cross_attention", words, steps=at, **common), list(words.values()), seed)
-        call, switch = _switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
-        table = table.assign(_token_scores(switch, per_token, seed))
-        if checks:
-            target = choose_grid(records(tree, layers=layers), grid)
-            asked = {name: chosen.get(name, {}) if name in names else None for name in found}
-            table = table.assign(_checked(pipe, call, asked, list(named.values()), target, layers, seed))
+    with shared_calls():
+        found = {label: run(name, named, numbers, extra) for label, (name, extra) in plan.items()}
+        if pipe is not None or masks is not None:
+            like = next((influence for influence in found.values() if _has_map(influence)), None)
+            like = run("cross_attention", named, numbers, {}) if like is None else like
+            found |= null_influences(like, list(named.values()), seed)
+        table = xr.Dataset(coords={"method": list(found), "concept": list(named), "other_method": list(found)})
+        table["share"] = (("method", "concept"), [_mean_share(influence) for influence in found.values()])
+        table["agreement"] = (("method", "other_method"), [[_agreement(a, b) for b in found.values()] for a in found.values()])
+        if pipe is not None:
+            causal = run("leave_one_out", named, numbers, reference or {})
+            table = table.assign(_against_causal(found, causal))
+            at = numbers[len(numbers) // 2] if token_step is None else resolve_steps(tree, token_step)[0]
+            kinds = text_coordinate(tree, "token_kind", prompt)
+            words = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
+            per_token = {label: run(name, words, at, extra) for label, (name, extra) in plan.items()}
+            per_token |= null_influences(run("cross_attention", words, at, {}), list(words.values()), seed)
+            call, switch = _switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
+            table = table.assign(_token_scores(switch, per_token, seed))
+            if checks:
+                target = choose_grid(records(tree, layers=layers), grid)
+                asked = [plan.get(label) for label in found]
+                table = table.assign(_checked(pipe, call, asked, list(named.values()), target, layers, seed))
     if masks is not None:
         table = table.assign(_localised(found, masks))
     table.attrs = {
         "prompt": str(tree.attrs.get("prompt", "")),
         "steps": json.dumps(numbers),
-        "options": json.dumps({name: dict(value) for name, value in chosen.items() if name in names}, default=str),
-        "nulls": "uniform, position, random" if len(found) > len(names) else "",
+        "methods": json.dumps({label: [name, dict(extra)] for label, (name, extra) in plan.items()}, default=str),
+        "nulls": ", ".join(NULLS) if len(found) > len(plan) else "",
     }
     return table
+
+
+def _plan(
+    methods: Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Label to method and options of everything that is compared."""
+    names = [methods] if isinstance(methods, str) else list(methods)
+    if not names:
+        raise InputError("methods: expected at least one name; got none. vico_lens.methods() lists them.")
+    stray = sorted(set(options) - set(names))
+    taken = sorted(set(names) & set(NULLS))
+    if stray or taken:
+        said = f"options for {', '.join(stray)}" if stray else f"the name of a null, {', '.join(taken)}"
+        raise InputError(f"expected options for, and names of, the methods compared ({', '.join(names)}); got {said}.")
+    pairs = dict(methods) if isinstance(methods, Mapping) else {name: (name, options.get(name, {})) for name in names}
+    return {label: (name, {**_OPTIONS.get(name, {}), **extra}) for label, (name, extra) in pairs.items()}
 
 
 def _mean_share(influence: xr.DataArray) -> list[float]:
@@ -222,7 +235,7 @@ def _switch(
 def _checked(
     pipe: Any,
     call: DenoiserCall,
-    asked: Mapping[str, Mapping[str, Any] | None],
+    asked: Sequence[tuple[str, Mapping[str, Any]] | None],
     tokens: Sequence[Sequence[int]],
     grid: Grid,
     layers: Layers,
@@ -230,10 +243,11 @@ def _checked(
 ) -> dict[str, Any]:
     """Dependence on the weights and sensitivity of each method that works on stages; NaN for the others and the nulls."""
     rows = []
-    for name, options in asked.items():
-        if options is None or METHODS[name].needs_pipe:
+    for pair in asked:
+        if pair is None or METHODS[pair[0]].needs_pipe:
             rows.append((np.nan, np.nan))
             continue
+        name, options = pair
 
         def explain(stages: Sequence[Stage], name: str = name, options: Mapping[str, Any] = options) -> Tensor:
             return influence_of_stages([stage for stage in stages if matches(stage, layers)], tokens, name, grid=grid, **options)

@@ -80,7 +80,7 @@ def test_comparison_without_a_model():
         vl.compare(fake_trace(), ["nothing"], concepts=NAMES)
     with pytest.raises(InputError, match="expected at least one name"):
         vl.compare(fake_trace(), [], concepts=NAMES)
-    with pytest.raises(InputError, match=r"expected methods that are compared \(rollout\); got max_flow"):
+    with pytest.raises(InputError, match=r"methods compared \(rollout\); got options for max_flow"):
         vl.compare(fake_trace(), ["rollout"], concepts=NAMES, options={"max_flow": {}})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,21 @@ from vico_lens.kernels.resampling import resample_axes
 from vico_lens.kernels.stages import Grid
 from vico_lens.running import running_call
 
-__all__ = ["DenoiserCall", "Sampling", "record_calls", "run_video", "sampling_of", "text_of_prompt", "to_grid", "with_text"]
+__all__ = [
+    "DenoiserCall",
+    "Sampling",
+    "record_calls",
+    "run_video",
+    "sampling_of",
+    "shared_calls",
+    "text_of_prompt",
+    "to_grid",
+    "with_text",
+]
 
 Edit = Callable[[Tensor], Tensor]
+
+_SHARED: ContextVar[dict[tuple[object, ...], DenoiserCall] | None] = ContextVar("calls shared by several methods", default=None)
 
 
 class _Enough(Exception):
@@ -150,6 +163,16 @@ def _run(pipe: Any, sampling: Sampling, prompt: str, **more: Any) -> Any:
 
 
 @contextmanager
+def shared_calls() -> Iterator[None]:
+    """Inside the ``with``, methods that ask for the same steps of the same run share one: sampling again would give the same."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+@contextmanager
 def _hooked(pipe: Any, before: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[Family]:
     """Run `before` ahead of every denoiser forward that the pipeline makes."""
     family = family_of(pipe)
@@ -178,7 +201,14 @@ def record_calls(pipe: Any, sampling: Sampling, steps: Sequence[int], prompt: st
     AttributionError
         If the run never reached a step, or the denoiser takes its text in a way that is not known.
     """
+    text = sampling.prompt if prompt is None else prompt
+    run = (id(pipe), text, sampling.seed, repr(sorted(sampling.arguments.items())))
+    shared = _SHARED.get()
     found: dict[int, DenoiserCall] = {}
+    if shared is not None:
+        found |= {step: shared[(*run, step)] for step in steps if (*run, step) in shared}
+        if len(found) == len(set(steps)):
+            return found
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = running_call(pipe)
@@ -190,8 +220,10 @@ def record_calls(pipe: Any, sampling: Sampling, steps: Sequence[int], prompt: st
 
     with _hooked(pipe, before) as family:
         try:
-            _run(pipe, sampling, sampling.prompt if prompt is None else prompt)
+            _run(pipe, sampling, text)
         except _Enough:
+            if shared is not None:
+                shared |= {(*run, step): call for step, call in found.items()}
             return found
     missing = sorted(set(steps) - set(found))
     raise AttributionError(
