@@ -18,11 +18,11 @@ __all__ = ["GUIDANCE", "MODEL_FOLDER", "STEPS", "with_defaults"]
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 STEPS = 25
-GUIDANCE = 3.0
+GUIDANCE = 2.5
 
 
 def with_defaults(pipe: AnimateDiffPipeline) -> AnimateDiffPipeline:
-    """Give a loaded pipeline call defaults of eight frames, 25 steps and guidance 3, in place, and return it.
+    """Give a loaded pipeline call defaults of eight frames, 25 steps and guidance 2.5, in place, and return it.
 
     The class keeps its name, so that ``save_pretrained`` writes a folder that stock diffusers loads.
     """

@@ -36,7 +36,7 @@ generator = torch.Generator().manual_seed(0)
 frames = pipe("a red circle moving right and a blue square moving up", generator=generator).frames[0]
 ```
 
-`DiffusionPipeline.from_pretrained(folder)` loads it too; pass `num_frames=8, num_inference_steps=25, guidance_scale=3` then.
+`DiffusionPipeline.from_pretrained(folder)` loads it too; pass `num_frames=8, num_inference_steps=25, guidance_scale=2.5` then.
 
 ## Measured behaviour
 {steps} steps, guidance {guidance}; {count} prompts a class with fixed seeds; judged by the exact judge; 95 % Wilson intervals.
@@ -59,7 +59,7 @@ weights, loss or sampler favours a word.
 ## Training
 One process, one thread, one seed, {total} updates, {hours:.2f} hours of wall time on two shared CPU cores ({machine}).
 Flow matching with time shift {shift}; Muon ({muon}) on matrices, AdamW ({adam}) on the rest; average of the weights with decay
-{ema}; learning rates fall over the last {decay} updates. Stages: {stages}. `recipe.json` and `training_log.jsonl` beside this
+{ema}; the rates fall twice (`rates` in `recipe.json`). Stages: {stages}. `recipe.json` and `training_log.jsonl` beside this
 file hold every number; `make tinyworld-model` repeats it.
 
 | update | hours | loss | full-noise loss | rise with the direction word swapped |
@@ -108,7 +108,6 @@ def write_card(folder: Path = MODEL_FOLDER) -> Path:
             muon=recipe["muon_rate"],
             adam=recipe["adam_rate"],
             ema=recipe["ema"],
-            decay=f"{recipe['decay_steps']:,}",
             stages="; ".join(f"{s['name']}, {s['steps']:,} updates of {s['batch']}" for s in recipe["stages"]),
             curve="\n".join(_curve(entry) for entry in _spread(probes)),
             words=len(WORDS),
