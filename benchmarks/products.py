@@ -150,8 +150,8 @@ def main() -> None:
         f"`python -m benchmarks.products` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
         f"{platform.python_version()}, torch {torch.__version__}. {arguments.note}",
         "CPU time, best of several runs; float32. The definition materialises every pair as in algorithm 1 of arXiv "
-        "2407.06182, with the reduced axis last; for sums it uses torch's own reduction. Peak memory is above the inputs. Soft at "
-        "tau 0.01.",
+        "2407.06182, with the reduced axis last; for sums it uses torch's own reduction. Peak memory is above the inputs. "
+        "Soft at tau 0.01.",
         "| size | product | | definition, ms | ours, ms | x | definition, MiB | ours, MiB | x |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows),
         "## Equality with the definitions, [160,16,16] x [160,16,77]",
