@@ -36,6 +36,7 @@ _SDPA = torch.nn.functional.scaled_dot_product_attention
 _SDPA_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _SOFTMAX = frozenset({torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax})
 _PROJECTIONS = ("to_q", "to_qkv", "q_proj", "qkv")
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # they attend through their children, which have hooks of their own
 _WRAPPER = "_orig_mod"  # what torch.compile puts between a module and its children in dotted paths
 
 _serials = itertools.count(1)
@@ -186,7 +187,7 @@ class Interception:
             for name, root in self._roots.items():
                 undo.enter_context(_native_backend(root, self.forced))
                 for path, module in root.named_modules():
-                    if module is root or next(module.children(), None) is not None:
+                    if module is root or (next(module.children(), None) is not None and not isinstance(module, _CONTAINERS)):
                         self._hook(undo, name, path.replace(f"{_WRAPPER}.", ""), module, is_root=module is root)
             undo.enter_context(_eager_stance(self._roots.values(), self.forced))
             if self._exclusive:

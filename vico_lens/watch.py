@@ -92,6 +92,7 @@ class Watch:
     interception: Interception | None = field(init=False, default=None)
     moment: Moment | None = field(init=False, default=None)
     forwards: int = field(init=False, default=0)
+    _known: dict[str, Rule | None] = field(init=False, default_factory=dict)
     _rules: dict[str, Rule] = field(init=False, default_factory=dict)
     _pass: int = field(init=False, default=0)
     _place: tuple[int, float, str] | None = field(init=False, default=None)
@@ -122,7 +123,9 @@ class Watch:
         assert moment is not None
         path = f"{next(iter(self.roots))}.{run.module}"  # experts of one pipeline share their sites
         self._reported.add(run.module)
-        known = rule_for(self.family, run.module)
+        if run.module not in self._known:
+            self._known[run.module] = rule_for(self.family, run.module)
+        known = self._known[run.module]
         if known is not None and known.kind is None:
             self.book.left_out.setdefault(path, known.reason)
             return

@@ -86,7 +86,10 @@ def rule_for(family: Family, path: str) -> Rule | None:
     >>> rule_for(FAMILIES["animatediff"], "down_blocks.0.motion_modules.0.transformer_blocks.0.attn2").kind
     'temporal'
     """
-    return next((rule for rule in family.rules if re.search(rule.path, path)), None)
+    for rule in family.rules:
+        if re.search(rule.path, path):
+            return rule
+    return None
 
 
 def unwrapped(module: object) -> object:

@@ -158,6 +158,8 @@ class Family:
         Which part of a tokenized prompt is kept when the denoiser sees fewer tokens: its ``start``, its ``end`` (a template is
         cut off in front), its ``ends`` (the first token and the last ones), or ``front``: padding on the left is moved to the
         right.
+    proven : tuple of str
+        Configurations that ``vico_lens.testing.check_family`` proves in the test suite (names of tiny pipelines).
     notes : str
         What a reader of the table should know.
     """
@@ -179,4 +181,5 @@ class Family:
     thirds: tuple[Branch | None, ...] = ("uncond", "cond", None)
     tokenizers: tuple[str, ...] = ("tokenizer",)
     crop: Literal["start", "end", "ends", "front"] = "start"
+    proven: tuple[str, ...] = ()
     notes: str = ""

@@ -13,6 +13,7 @@ from vico_lens.families.base import Family, Forward, Grid
 
 __all__ = ["bound", "forward_of"]
 
+_SIGNATURES: dict[type, inspect.Signature] = {}
 _AXES = {"BCFHW": (2, 3, 4), "BFCHW": (1, 3, 4), "BFHWC": (1, 2, 3)}
 
 
@@ -21,7 +22,8 @@ def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
     The signature is the class's: offloading and other wrappers put functions of ``*args, **kwargs`` on the instance.
     """
-    signature = inspect.signature(type(module).forward)
+    cls = type(module)
+    signature = _SIGNATURES.get(cls) or _SIGNATURES.setdefault(cls, inspect.signature(cls.forward))
     arguments = dict(signature.bind_partial(module, *args, **kwargs).arguments)
     del arguments[next(iter(arguments))]  # self
     return arguments

@@ -16,6 +16,7 @@ FAMILIES = (
     Family(
         name="cogvideox",
         title="CogVideoX",
+        proven=("cogvideox-t2v", "cogvideox-i2v", "cogvideox-v2v"),
         pipelines=(
             "CogVideoXPipeline",
             "CogVideoXImageToVideoPipeline",
@@ -31,6 +32,7 @@ FAMILIES = (
     Family(
         name="consisid",
         title="ConsisID",
+        proven=("consisid-i2v",),
         pipelines=("ConsisIDPipeline",),
         models=("ConsisIDTransformer3DModel",),
         rules=(
@@ -45,6 +47,7 @@ FAMILIES = (
     Family(
         name="easyanimate",
         title="EasyAnimate",
+        proven=("easyanimate-t2v",),
         pipelines=("EasyAnimatePipeline", "EasyAnimateInpaintPipeline", "EasyAnimateControlPipeline"),
         models=("EasyAnimateTransformer3DModel",),
         rules=(
@@ -58,6 +61,7 @@ FAMILIES = (
     Family(
         name="mochi",
         title="Mochi",
+        proven=("mochi-t2v",),
         pipelines=("MochiPipeline",),
         models=("MochiTransformer3DModel",),
         rules=(
@@ -71,6 +75,7 @@ FAMILIES = (
     Family(
         name="hunyuan-video",
         title="HunyuanVideo",
+        proven=("hunyuan-t2v",),
         pipelines=("HunyuanVideoPipeline", "HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"),
         models=("HunyuanVideoTransformer3DModel",),
         rules=_DUAL_AND_SINGLE,
@@ -83,6 +88,7 @@ FAMILIES = (
     Family(
         name="hunyuan-video-1.5",
         title="HunyuanVideo 1.5",
+        proven=("hunyuan15-t2v",),
         pipelines=("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"),
         models=("HunyuanVideo15Transformer3DModel",),
         rules=(_REFINER, Rule(r"^transformer_blocks\.\d+\.attn$", "joint", read=reordered_text)),
@@ -97,6 +103,7 @@ FAMILIES = (
     Family(
         name="motif-video",
         title="Motif-Video",
+        proven=("motif-t2v",),
         pipelines=("MotifVideoPipeline", "MotifVideoImage2VideoPipeline"),
         models=("MotifVideoTransformer3DModel",),
         rules=(

@@ -26,6 +26,7 @@ FAMILIES = (
     Family(
         name="latte",
         title="Latte",
+        proven=("latte-t2v",),
         pipelines=("LattePipeline",),
         models=("LatteTransformer3DModel",),
         rules=(
@@ -38,6 +39,7 @@ FAMILIES = (
     Family(
         name="wan",
         title="Wan 2.1, Wan 2.2",
+        proven=("wan21-t2v", "wan21-i2v", "wan21-v2v", "wan21-vace", "wan22-t2v", "wan22-5b-t2v"),
         pipelines=(
             "WanPipeline",
             "WanImageToVideoPipeline",
@@ -65,6 +67,7 @@ FAMILIES = (
     Family(
         name="skyreels-v2",
         title="SkyReels V2",
+        proven=("skyreels-v2-t2v", "skyreels-v2-df"),
         pipelines=(
             "SkyReelsV2Pipeline",
             "SkyReelsV2ImageToVideoPipeline",
@@ -80,6 +83,7 @@ FAMILIES = (
     Family(
         name="anyflow",
         title="AnyFlow",
+        proven=("anyflow-t2v",),
         pipelines=("AnyFlowPipeline",),
         models=("AnyFlowTransformer3DModel",),
         rules=_blocks("blocks"),
@@ -89,6 +93,7 @@ FAMILIES = (
     Family(
         name="helios",
         title="Helios",
+        proven=("helios-t2v",),
         pipelines=("HeliosPipeline", "HeliosPyramidPipeline"),
         models=("HeliosTransformer3DModel",),
         rules=(
@@ -102,6 +107,7 @@ FAMILIES = (
     Family(
         name="ltx",
         title="LTX-Video",
+        proven=("ltx-t2v", "ltx-i2v"),
         pipelines=("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"),
         models=("LTXVideoTransformer3DModel",),
         rules=_blocks("transformer_blocks"),
@@ -111,6 +117,7 @@ FAMILIES = (
     Family(
         name="ltx2",
         title="LTX-2",
+        proven=("ltx2-t2v",),
         pipelines=("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline", "LTX2InContextPipeline"),
         models=("LTX2VideoTransformer3DModel",),
         rules=(
@@ -125,6 +132,7 @@ FAMILIES = (
     Family(
         name="allegro",
         title="Allegro",
+        proven=("allegro-t2v",),
         pipelines=("AllegroPipeline",),
         models=("AllegroTransformer3DModel",),
         rules=_blocks("transformer_blocks"),
@@ -133,6 +141,7 @@ FAMILIES = (
     Family(
         name="sana-video",
         title="SANA-Video",
+        proven=("sana-t2v",),
         pipelines=("SanaVideoPipeline", "SanaImageToVideoPipeline", "SanaWMPipeline"),
         models=("SanaVideoTransformer3DModel", "SanaWMTransformer3DModel"),
         rules=(
@@ -146,6 +155,7 @@ FAMILIES = (
     Family(
         name="cosmos",
         title="Cosmos 1, 2 and 2.5",
+        proven=("cosmos-t2w",),
         pipelines=(
             "CosmosTextToWorldPipeline",
             "CosmosVideoToWorldPipeline",
@@ -165,6 +175,7 @@ FAMILIES = (
     Family(
         name="kandinsky5",
         title="Kandinsky 5",
+        proven=("kandinsky5-t2v",),
         pipelines=("Kandinsky5T2VPipeline", "Kandinsky5I2VPipeline"),
         models=("Kandinsky5Transformer3DModel",),
         rules=(

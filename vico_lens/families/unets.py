@@ -17,6 +17,7 @@ FAMILIES = (
     Family(
         name="animatediff",
         title="AnimateDiff",
+        proven=("animatediff-t2v", "animatediff-v2v"),
         pipelines=(
             "AnimateDiffPipeline",
             "AnimateDiffVideoToVideoPipeline",
@@ -38,6 +39,7 @@ FAMILIES = (
     Family(
         name="text-to-video-sd",
         title="ModelScope, ZeroScope",
+        proven=("zeroscope-t2v", "zeroscope-v2v"),
         pipelines=("TextToVideoSDPipeline", "VideoToVideoSDPipeline"),
         models=("UNet3DConditionModel",),
         rules=(Rule(r"(temp_attentions\.\d+|transformer_in)\." + _TEMPORAL, "temporal", ("y", "x")), *_SPATIAL),
