@@ -77,6 +77,7 @@ def _packaged(name: str) -> Any:
 def _report(path: Path, request: Request, before: Run, after: Run, method: str, reliability: Any) -> None:
     """Attribute the plain run by other methods and by exact flow too, and write everything on one page."""
     import vico_lens as vl
+    from vico_lens.reading import temporal_matrix
     from vico_lens.report import Outcome, build_report
     from vico_lens.tinyworld import parse_prompt
 
@@ -88,7 +89,7 @@ def _report(path: Path, request: Request, before: Run, after: Run, method: str, 
         before=Outcome(before.video, before.influence, before.dominance, before.verdict),
         after=Outcome(after.video, after.influence, after.dominance, after.verdict),
         log=after.log,
-        temporal=_temporal(tree),
+        temporal=temporal_matrix(tree, step=step),
         methods={name: vl.attribute(tree, name, concepts) for name in OTHER_METHODS},
         comparison=vl.compare(tree, [method, *OTHER_METHODS], concepts=concepts),
         flow=vl.attribute(tree, "max_flow", concepts, sink="frame", steps=step),
@@ -99,17 +100,6 @@ def _report(path: Path, request: Request, before: Run, after: Run, method: str, 
         command="vico-lens demo --out demo-output",
         method=method,
     )
-
-
-def _temporal(tree: Any) -> Any | None:
-    """Mean temporal attention ``(frame, key_frame)`` on the finest grid, or None."""
-    from vico_lens.layout import attention_groups
-
-    groups = [(grid, node) for _, kind, grid, node in attention_groups(tree) if kind == "temporal"]
-    if not groups:
-        return None
-    weights = max(groups, key=lambda pair: pair[0])[1]["weights"]
-    return weights.mean([dim for dim in weights.dims if dim not in ("frame", "key_frame")])
 
 
 def _found(before: Run, after: Run, seconds: float, out: Path) -> str:

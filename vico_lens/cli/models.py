@@ -13,20 +13,22 @@ __all__ = ["bundled_model", "models"]
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the bundled model and the diffusers pipeline families that can be traced."""
-    from vico_lens.families import FAMILIES
+    """List the bundled model and the diffusers pipeline families that can be traced, and what the tests prove of each."""
+    from vico_lens.families.listing import listed_families
 
     bundled = bundled_model()
-    families = {
-        name: {"pipelines": sorted(FAMILIES[name].pipelines), "denoisers": list(FAMILIES[name].denoisers)} for name in FAMILIES
-    }
+    families = {line.name: line.to_dict() for line in listed_families()}
     if bundled:
         head = f"bundled (the default): {bundled['pipeline']}, {size(bundled['bytes'])}, {bundled['path']}"
     else:
         head = "bundled: none in this installation"
-    rows = [[name, ", ".join(entry["pipelines"])] for name, entry in families.items()]
-    text = f"{head}\n\nAny other: --model FOLDER_OR_ID of a diffusers pipeline of one of these families.\n\n"
-    emit({"bundled": bundled, "families": families}, text + columns(rows, ["family", "pipelines"]), as_json=as_json)
+    rows = [[line.title, ", ".join(line.kinds), ", ".join(line.proven) or "no test", line.notes] for line in listed_families()]
+    table = columns(rows, ["family", "kinds of attention", "proven on tiny", "notes"])
+    emit(
+        {"bundled": bundled, "families": families},
+        f"{head}\n\nAny other: --model FOLDER_OR_ID of a pipeline of one of these families; --json lists the classes.\n\n{table}",
+        as_json=as_json,
+    )
 
 
 def bundled_model() -> dict[str, Any] | None:
