@@ -134,7 +134,7 @@ def _as_unit_floats(frames: Any) -> NDArray[np.float32]:
             f"the judge reads one clip [frame, row, column, rgb] of shape {(FRAMES, SIDE, SIDE, 3)}, got {array.shape}: "
             "pass pipe(...).frames[0]."
         )
-    unit = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    unit = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
     if not np.isfinite(unit).all():
         raise InputError("the clip holds values that are not finite.")
     return unit

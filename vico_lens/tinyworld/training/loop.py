@@ -132,7 +132,7 @@ class _Training:
     @torch.no_grad()
     def _follow(self) -> None:
         keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average.parameters(), self.networks.parameters(), 1 - keep)
+        torch._foreach_lerp_([*self.average.parameters()], [*self.networks.parameters()], 1 - keep)
 
     def state(self) -> dict[str, Any]:
         return {

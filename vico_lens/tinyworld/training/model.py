@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 @contextmanager
 def frame_positions(denoiser: nn.Module, frames: Tensor) -> Iterator[None]:
     """Let the denoiser see a subset of the frames ``[frame]`` at their true temporal positions."""
-    embeddings = [(module, module.pe) for module in denoiser.modules() if isinstance(getattr(module, "pe", None), Tensor)]
+    embeddings: list[tuple[Any, Any]] = [(module, module.pe) for module in denoiser.modules() if isinstance(getattr(module, "pe", None), Tensor)]
     for module, table in embeddings:
         module.pe = torch.cat([table[:, frames], table[:, len(frames) :]], dim=1)
     try:
