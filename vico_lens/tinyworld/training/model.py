@@ -73,7 +73,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 @contextmanager
 def frame_positions(denoiser: nn.Module, frames: Tensor) -> Iterator[None]:
     """Let the denoiser see a subset of the frames ``[frame]`` at their true temporal positions."""
-    embeddings: list[tuple[Any, Any]] = [(module, module.pe) for module in denoiser.modules() if isinstance(getattr(module, "pe", None), Tensor)]
+    modules = (module for module in denoiser.modules() if isinstance(getattr(module, "pe", None), Tensor))
+    embeddings: list[tuple[Any, Any]] = [(module, module.pe) for module in modules]
     for module, table in embeddings:
         module.pe = torch.cat([table[:, frames], table[:, len(frames) :]], dim=1)
     try:
