@@ -170,7 +170,7 @@ def sweep(
 def run_of(
     run: Run, *, folder: str, pipe: Any, score: Score | None = None, keep_videos: bool = False, sample: Sample | None = None
 ) -> str:
-    """Make one run unless its record is there, and write the record; returns its key. `sample` takes the place of `sample_run`."""
+    """Make one run unless its record is there, and write that; returns its key. `sample` takes the place of `sample_run`."""
     place = _place(Path(folder), run.key)
     if place.exists():
         return run.key
