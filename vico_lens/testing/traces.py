@@ -208,9 +208,7 @@ def fake_trace(
         for step in steps
         for branch in branches
         for row, table in enumerate(tables)
-        for call in fake_calls(
-            sites, table, step=step, branch=branch, prompt=row, seed=seed, mask_padding=mask_padding
-        )
+        for call in fake_calls(sites, table, step=step, branch=branch, prompt=row, seed=seed, mask_padding=mask_padding)
     ]
     attrs = fake_attrs(prompts, steps, sites, seed)
     frames = fake_video(grid) if video else None
