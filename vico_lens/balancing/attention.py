@@ -50,6 +50,12 @@ class LiveAttention:
     def __init__(self, pipe: Any, denoisers: Mapping[str, nn.Module], flow: Flow, *, checkpointing: bool = False) -> None:
         self.pipe, self.denoisers, self.flow, self.checkpointing = pipe, denoisers, flow, checkpointing
         self._seen: dict[tuple[object, ...], int] = {}
+        # Listed once: walking a large model's modules at every update takes longer than its attention.
+        self._weights = {name: list(module.parameters()) for name, module in denoisers.items()}
+        self._blocks = {
+            name: [block for block in module.modules() if hasattr(block, "gradient_checkpointing")]
+            for name, module in denoisers.items()
+        }
         for name, module in denoisers.items():
             if checkpointing and not getattr(module, "_supports_gradient_checkpointing", False):
                 raise BalanceError(
@@ -98,8 +104,8 @@ class LiveAttention:
     def prepared(self, name: str) -> Iterator[None]:
         """Set denoiser `name` up for a gradient in the latents alone, and put everything back after."""
         module = self.denoisers[name]
-        trainable = [weight for weight in module.parameters() if weight.requires_grad]
-        blocks = [(block, block.gradient_checkpointing) for block in module.modules() if hasattr(block, "gradient_checkpointing")]
+        trainable = [weight for weight in self._weights[name] if weight.requires_grad]
+        blocks = [(block, block.gradient_checkpointing) for block in self._blocks[name]]
         functions = [(block, block.__dict__.get("_gradient_checkpointing_func")) for block, _ in blocks]
         try:
             for weight in trainable:
