@@ -94,13 +94,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=CLASSES, action="append", help="this class, and keep the others of an earlier --out")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pipe = load_pipeline(arguments.model)
     pipe.set_progress_bar_config(disable=True)
     table: dict[str, Any] = {"steps": arguments.steps, "guidance": arguments.guidance, "classes": {}}
+    if arguments.only and arguments.out.exists():
+        table["classes"] = json.loads(arguments.out.read_text())["classes"]
     for name, options in CLASSES.items():
+        if arguments.only and name not in arguments.only:
+            continue
         prompts = sample_prompts(arguments.count, **options)
         start = time.perf_counter()
         clips = generate(
