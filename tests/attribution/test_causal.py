@@ -231,3 +231,22 @@ def test_checks_tell_a_method_that_looks_from_one_that_does_not(animate):
         assert any(not torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())
         raise RuntimeError("stop")
     assert all(torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())
+
+
+def test_the_clip_is_never_guessed(animate):
+    _, tree, _ = animate
+    unknown = tree.copy()
+    del unknown.attrs["seed"]
+    with pytest.raises(InputError, match="seed of each of its 1 clips, to sample the same one again; it knows 0"):
+        sampling_of(unknown, None, None)
+    assert sampling_of(unknown, 5, None).seed == 5 and sampling_of(unknown, None, {"seed": 6}).seed == 6
+    batch = tree.copy()
+    batch.attrs |= {"prompt": ["one", "two"], "seed": [7, 8], "negative_prompt": ["a", "b"]}
+    chosen = sampling_of(batch, None, {"guidance_scale": 1.5}, prompt=1)
+    assert (chosen.prompt, chosen.seed) == ("two", 8)
+    assert chosen.arguments["negative_prompt"] == "b" and chosen.arguments["guidance_scale"] == 1.5
+    with pytest.raises(InputError, match="or prompt= to choose one; the trace holds 2 prompts"):
+        sampling_of(batch, None, None)
+    batch.attrs["seed"] = 7
+    with pytest.raises(InputError, match="seed of each of its 2 clips"):
+        sampling_of(batch, None, None, prompt=0)

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -139,21 +140,35 @@ def to_grid(values: Tensor, grid: Grid) -> Tensor:
 
 
 def sampling_of(tree: xr.DataTree, seed: int | None, sampling: Mapping[str, Any] | None, prompt: int | None = None) -> Sampling:
-    """Arguments with which to run the pipeline as the trace did: from its provenance, changed by the caller's `sampling`."""
+    """Arguments with which to run the pipeline as the trace did: from its provenance, changed by the caller's `sampling`.
+
+    Raises
+    ------
+    InputError
+        If the trace holds several prompts and none is chosen, or does not say from which seed its clip was drawn.
+    """
+    arguments = dict(sampling or {})
     prompts = tree.attrs.get("prompt")
     rows = [prompts] if isinstance(prompts, str) else list(prompts) if prompts is not None else []
     if not rows or (len(rows) > 1 and prompt is None):
         raise InputError(f"expected a trace of one prompt, or prompt= to choose one; the trace holds {len(rows)} prompts.")
-    seeds = tree.attrs.get("seed", 0)
-    known = seeds if isinstance(seeds, (int, float)) else list(seeds)[prompt or 0]
+    seeds = np.atleast_1d(tree.attrs.get("seed", [])).tolist()
+    clips = len(rows) * int(tree.attrs.get("videos_per_prompt", 1))
+    given = arguments.pop("seed", seed) if seed is None else seed
+    if given is None and len(seeds) != clips:
+        raise InputError(
+            f"expected the trace to know the seed of each of its {clips} clips, to sample the same one again; it knows {len(seeds)}."
+            " Pass seed= (sampling={'seed': ..} in compare) for another clip of this prompt, or trace with a generator a clip."
+        )
+    row = (prompt or 0) * clips // len(rows)
     names = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "negative_prompt": "negative_prompt"}
     names |= {name: name for name in ("height", "width", "num_frames", "video_length", "max_sequence_length")}
-    arguments = {
-        argument: tree.attrs[name]
-        for name, argument in names.items()
-        if name in tree.attrs and tree.attrs[name] not in ("", None)
-    }
-    return Sampling(rows[prompt or 0], int(known) if seed is None else seed, {**arguments, **(sampling or {})})
+    known = {argument: tree.attrs[name] for name, argument in names.items() if name in tree.attrs}
+    negative = known.get("negative_prompt")
+    if negative is not None and not isinstance(negative, str):
+        known["negative_prompt"] = list(negative)[prompt or 0]
+    known = {argument: value for argument, value in known.items() if value not in ("", None)}
+    return Sampling(rows[prompt or 0], int(seeds[row] if given is None else given), {**known, **arguments})
 
 
 def _run(pipe: Any, sampling: Sampling, prompt: str, **more: Any) -> Any:
