@@ -116,6 +116,7 @@ class Tracer:
         self._step: int | None = None
         self._offset = 0
         self._broken = False
+        self._halves: set[Branch] = set()
 
     def __enter__(self) -> Tracer:
         with ExitStack() as undo:
@@ -130,6 +131,8 @@ class Tracer:
         if self.started:
             self._finish(failed=kind is not None and self._broken)
             self._sink.annotate(self.late())
+            if kind is None:
+                self._check_halves()
         elif kind is None:
             self._refuse()
 
@@ -159,11 +162,14 @@ class Tracer:
             step = moment.step + self._offset
         moment.step = step
         if step != self._step:
+            if self._step is not None:
+                self._check_halves()
             self._finish()
             self._step = step
         if not self.started:
             check_budget(self._pipe, moment, self.capture)
             self._start(moment)
+        self._halves.update(label[0] for label in moment.labels if label is not None)
         moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
         if step not in self.experts.setdefault(moment.denoiser, []):
             self.experts[moment.denoiser].append(step)
@@ -222,6 +228,15 @@ class Tracer:
     def _finish(self, failed: bool = False) -> None:
         if self._step is not None and not failed and (self._chosen is None or self._step in self._chosen):
             self._sink.finish_step(self._step)
+
+    def _check_halves(self) -> None:
+        """Refuse a half of guidance that the pipeline does not compute, before a trace is made with a hole in its place."""
+        missing = [branch for branch in self.capture.branches if branch not in self._halves]
+        if missing:
+            raise TracingError(
+                f"expected the guidance halves {' and '.join(self.capture.branches)} of Capture(branch={self.capture.branch!r}), "
+                f"but the pipeline computes no {missing[0]} half: guidance is off, or an input of this model."
+            )
 
     def _refuse(self) -> None:
         interception = self.watch.interception

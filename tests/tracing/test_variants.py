@@ -1,9 +1,9 @@
-"""The same families called in other ways: several prompts and videos, both halves, no guidance, half precision, fused projections."""
+"""The same families called in other ways: several prompts and videos, halves of guidance, half precision, fused projections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from vico_lens.capture import Capture
+from vico_lens.errors import TracingError
 from vico_lens.layout import attention_groups
 from vico_lens.recording import trace
 from vico_lens.schema import KEY_DIMS
@@ -96,6 +97,14 @@ def test_both_halves_of_guidance_differ(name: str) -> None:
 def test_without_guidance_all_is_conditional(name: str) -> None:
     tree = traced(tiny_pipeline(name), guidance_scale=1.0)
     assert "branch" not in tree.dims and tree.coords["branch"].item() == "cond"
+
+
+@pytest.mark.parametrize("branch", ["both", "uncond"])
+@pytest.mark.parametrize(("name", "off"), [("hunyuan-t2v", {}), ("latte-t2v", {"guidance_scale": 1.0})])
+def test_a_half_that_is_not_computed_is_refused(name: str, off: dict[str, Any], branch: Literal["both", "uncond"]) -> None:
+    tiny = tiny_pipeline(name)
+    with pytest.raises(TracingError, match="computes no uncond half"), trace(tiny.pipe, capture=Capture(branch=branch)):
+        tiny.run(**off)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
