@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import xarray as xr
 
 import vico_lens as vl
+from vico_lens.cli.sampling import Request
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
 
 CALL = ["--steps", 2, "--call", "num_frames=4", "--call", "height=16", "--call", "width=24"]
@@ -71,6 +73,24 @@ def test_trace_only_what_was_asked_for(run: Callable, model: Path, tmp_path: Pat
     tree = vl.open_trace(out)
     assert list(tree["step"].values) == [1]
     assert {group.split("/")[1] for group in tree.groups if group.count("/") == 2} == {"cross"}
+
+
+def test_an_interrupted_trace_says_how_far_it_got(
+    run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Request.sample
+
+    def interrupted(request: Request, pipe: Any, label: str) -> None:
+        sample(request, pipe, label)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Request, "sample", interrupted)
+    out = tmp_path / "run.zarr"
+    result = run("trace", PROMPT, "--model", model, *CALL, "--out", out)
+    assert result.code == 1
+    assert "interrupted" in result.line
+    assert "marked incomplete" in result.err
+    assert "incomplete: 2 of 2 steps finished" in run("inspect", out).out
 
 
 def test_estimate_writes_nothing(run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from vico_lens.cli.files import bytes_on_disk, check_output, entries_of_trace
 from vico_lens.cli.options import AsJson, CallOptions, Device, Download, Guidance, Model, Overwrite, Prompt, Seed, Steps, call_of
-from vico_lens.cli.output import columns, emit, size
+from vico_lens.cli.output import columns, emit, note, size
 from vico_lens.cli.sampling import Request
 from vico_lens.errors import InputError
 
@@ -66,9 +66,14 @@ def trace(
         _print_estimate(vl.estimate(pipe, prompt, capture=capture, **request.call), as_json)
         return
     start = time.perf_counter()
-    with vl.trace(pipe, to=out, capture=capture, metadata={"seed": seed}, overwrite=overwrite) as run:
-        frames = request.sample(pipe, "sampling")
-        run.video = frames
+    try:
+        with vl.trace(pipe, to=out, capture=capture, metadata={"seed": seed}, overwrite=overwrite) as run:
+            frames = request.sample(pipe, "sampling")
+            run.video = frames
+    except BaseException:
+        if out is not None and out.exists():
+            note(f"{out} holds the steps that were finished and is marked incomplete; see `vico-lens inspect {out}`.")
+        raise
     report: dict[str, Any] = {
         "trace": out,
         "video": video,
