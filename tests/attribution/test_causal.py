@@ -237,7 +237,7 @@ def test_the_clip_is_never_guessed(animate):
     _, tree, _ = animate
     unknown = tree.copy()
     del unknown.attrs["seed"]
-    with pytest.raises(InputError, match="seed of each of its 1 clips, to sample the same one again; it knows 0"):
+    with pytest.raises(InputError, match="seed of each of its 1 clips, to sample it again; it knows 0"):
         sampling_of(unknown, None, None)
     assert sampling_of(unknown, 5, None).seed == 5 and sampling_of(unknown, None, {"seed": 6}).seed == 6
     batch = tree.copy()

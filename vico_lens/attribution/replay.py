@@ -157,8 +157,8 @@ def sampling_of(tree: xr.DataTree, seed: int | None, sampling: Mapping[str, Any]
     given = arguments.pop("seed", seed) if seed is None else seed
     if given is None and len(seeds) != clips:
         raise InputError(
-            f"expected the trace to know the seed of each of its {clips} clips, to sample the same one again; it knows {len(seeds)}."
-            " Pass seed= (sampling={'seed': ..} in compare) for another clip of this prompt, or trace with a generator a clip."
+            f"expected the trace to know the seed of each of its {clips} clips, to sample it again; it knows {len(seeds)}. "
+            "Pass seed= (sampling={'seed': ..} in compare) for another clip of this prompt, or trace with a generator a clip."
         )
     row = (prompt or 0) * clips // len(rows)
     names = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "negative_prompt": "negative_prompt"}
