@@ -71,6 +71,13 @@ def test_sweep_of_rows_and_of_an_array():
         (0.75, 4, True),
         (0.0, 4, True),
     ]
+    index = xr.DataArray(
+        [1.0, 0.0, np.nan, 1.0], dims="run", coords={"condition": ("run", ["plain", "plain", "plain", "balanced"])}
+    )
+    by_condition = [(row["label"], row["value"], row["trials"]) for row in plot.sweep_numbers(index, "condition")]
+    assert by_condition == [("plain", 0.5, 2), ("balanced", 1.0, 1)]
+    with pytest.raises(InputError, match="no finite value"):
+        plot.sweep_numbers(index * np.nan, "condition")
     real = plot.sweep_numbers(yes.astype(float) * 3, "objective")
     assert real[0]["value"] == 2.25 and real[0]["low"] < 2.25 < real[0]["high"] and not real[0]["rate"]
     for bad in ([], [{"label": "x"}]):

@@ -30,10 +30,11 @@ def sweep_numbers(table: Sequence[Mapping[str, Any]] | xr.DataArray, by: str | N
     ----------
     table : sequence of mappings, or DataArray
         Rows ``{"label", "successes", "trials"[, "group"]}`` become rates with Wilson intervals; rows ``{"label", "value"[,
-        "low", "high", "trials", "group"]}`` are taken as they are. A DataArray is reduced over all dims but `by`: yes-or-no
-        values to rates with Wilson intervals, other numbers to means with bootstrap intervals.
+        "low", "high", "trials", "group"]}`` are taken as they are. A DataArray is reduced for each label of `by`, NaN left
+        out: values of 0 and 1 only to rates with Wilson intervals, other numbers to means with bootstrap intervals.
     by : str, optional
-        Dim of the DataArray whose labels are the settings.
+        Dim of the DataArray whose labels are the settings, or a coordinate over its only dim, as in the index of a sweep:
+        ``sweep(index["all_correct"], by="condition")``.
 
     Returns
     -------
@@ -47,9 +48,7 @@ def sweep_numbers(table: Sequence[Mapping[str, Any]] | xr.DataArray, by: str | N
     (0.5, 0.24, 0.76)
     """
     if isinstance(table, xr.DataArray):
-        if by not in table.dims:
-            raise InputError(f"by must be one of the dims {tuple(map(str, table.dims))}, got {by!r}.")
-        table = [_reduced(str(label), table.isel({by: i}).values.ravel()) for i, label in enumerate(table[by].values)]
+        table = _grouped(table, by)
     rows = []
     for row in table:
         if "successes" in row and "trials" in row:
@@ -161,18 +160,28 @@ def _finding(rows: Sequence[Mapping[str, Any]], quantity: str) -> str:
     return f"Highest {plain(quantity)}: {plain(name)}, {_told(best)}"
 
 
-def _reduced(label: str, values: np.ndarray) -> dict[str, Any]:
-    if values.dtype == bool:
-        return {"label": label, "successes": int(values.sum()), "trials": values.size}
-    finite = values[np.isfinite(values)]
-    low, high = bootstrap_mean(finite)
-    return {
-        "label": label,
-        "value": float(finite.mean()) if finite.size else math.nan,
-        "low": low,
-        "high": high,
-        "trials": finite.size,
-    }
+def _grouped(values: xr.DataArray, by: str | None) -> list[dict[str, Any]]:
+    """One row for each label of a dim, or of a coordinate over the only dim."""
+    if by in values.dims:
+        parts = {str(label): values.isel({by: i}).values.ravel() for i, label in enumerate(values[by].values)}
+    elif by is not None and by in values.coords and values[by].dims == values.dims:
+        labels = values[by].values.astype(str)
+        parts = {str(label): values.values[labels == label] for label in dict.fromkeys(labels.tolist())}
+    else:
+        known = [*map(str, values.dims), *(str(name) for name, coord in values.coords.items() if coord.dims == values.dims)]
+        raise InputError(f"by must be one of {sorted(set(known))}, got {by!r}.")
+    finite = {label: part[np.isfinite(part.astype(np.float64))] for label, part in parts.items()}
+    yes_or_no = all(np.isin(part, (0, 1)).all() for part in finite.values())
+    rows: list[dict[str, Any]] = []
+    for label, part in finite.items():
+        if part.size == 0:
+            raise InputError(f"{label!r} has no finite value; leave it out.")
+        if yes_or_no:
+            rows.append({"label": label, "successes": int(part.sum()), "trials": part.size})
+        else:
+            low, high = bootstrap_mean(part)
+            rows.append({"label": label, "value": float(part.mean()), "low": low, "high": high, "trials": part.size})
+    return rows
 
 
 def _told(row: Mapping[str, Any]) -> str:

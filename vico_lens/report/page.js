@@ -20,15 +20,15 @@
     const pause = () => videos.forEach((video) => video.pause());
     button.addEventListener("click", () => (playing() ? pause() : play()));
     slider.addEventListener("input", () => { pause(); videos.forEach((video) => seek(video, Number(slider.value))); show(Number(slider.value)); });
-    first.addEventListener("play", label);
-    first.addEventListener("pause", label);
     const follow = () => {
-      if (playing()) {
-        show(Math.min(count - 1, Math.floor(first.currentTime * fps + 1e-3)));
-        for (const other of videos.slice(1)) if (Math.abs(other.currentTime - first.currentTime) > 0.6 / fps) other.currentTime = first.currentTime;
-      }
-      requestAnimationFrame(follow);
+      if (!playing()) return;
+      show(Math.min(count - 1, Math.floor(first.currentTime * fps + 1e-3)));
+      for (const other of videos.slice(1)) if (Math.abs(other.currentTime - first.currentTime) > 0.6 / fps) other.currentTime = first.currentTime;
+      // Once a frame of the video where the browser can tell, so that a page left open costs nothing.
+      if (first.requestVideoFrameCallback) first.requestVideoFrameCallback(follow); else requestAnimationFrame(follow);
     };
+    first.addEventListener("play", () => { label(); follow(); });
+    first.addEventListener("pause", label);
     if (still) pause(); else play();
     scrub.hidden = false;
     show(0); label(); follow();
