@@ -229,7 +229,8 @@ class TraceWriter:
         if self.path is None:
             from zarr.storage import MemoryStore
 
-            return open_trace(MemoryStore(self._memory.data, read_only=True))
+            store = MemoryStore(self._memory.data, read_only=True)
+            return open_store(store, torch.device("cpu"), _LIMIT, self._memory.fetch)
         return open_trace(self.path)
 
     def discard(self) -> None:

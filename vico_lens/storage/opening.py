@@ -21,14 +21,18 @@ from vico_lens.errors import SchemaError, StoreError
 from vico_lens.layout import TOKEN_COORDS, Group, Header, assemble
 from vico_lens.lazy import Block, FactorSource, LazyWeights, NormaliserCache, Read
 from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, SCHEMA_VERSION, AttentionSite, Kind, parse_group, weights_dims
+from vico_lens.storage.chunks import Fetch, read_part
 from vico_lens.storage.forms import bias_dims, shared_dims
 from vico_lens.storage.places import partial_of
 from vico_lens.storage.tracefile import KEY
+from vico_lens.storage.zarrfile import Directory
 
 __all__ = ["chunked", "open_store"]
 
 
-def open_store(source: str | PathLike[str] | Store, device: torch.device, limit: int) -> xr.DataTree:
+def open_store(
+    source: str | PathLike[str] | Store, device: torch.device, limit: int, fetch: Fetch | None = None
+) -> xr.DataTree:
     """Open a trace.
 
     Parameters
@@ -39,6 +43,8 @@ def open_store(source: str | PathLike[str] | Store, device: torch.device, limit:
         Where weights are computed from factors.
     limit : int
         Bytes that a single request may take.
+    fetch : callable, optional
+        Gives the bytes of `source` under a key, where that is quicker than by zarr-python. Folders have their own.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def open_store(source: str | PathLike[str] | Store, device: torch.device, limit:
         If the store is not a trace, or from a newer release.
     """
     name = str(source) if isinstance(source, str | PathLike) else type(source).__name__
-    root = _root(source, name)
+    root, folder = _root(source, name)
     own: Any = root.attrs.get(KEY)
     if not isinstance(own, dict) or "schema_version" not in own:
         held = ", ".join(sorted(root.keys())[:8]) or "nothing"
@@ -64,7 +70,7 @@ def open_store(source: str | PathLike[str] | Store, device: torch.device, limit:
     nodes = dict(root.members(max_depth=None))
     arrays: dict[str, zarr.Array[Any]] = {path: node for path, node in nodes.items() if isinstance(node, zarr.Array)}
     attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
-    reader = _Reader(name, arrays)
+    reader = _Reader(name, arrays, fetch if folder is None else Directory(folder).fetch)
     finished = own["finished"]
     coords = {}
     for coordinate in TOKEN_COORDS:
@@ -90,16 +96,16 @@ def open_store(source: str | PathLike[str] | Store, device: torch.device, limit:
     return assemble(header, groups, video)
 
 
-def _root(source: Any, name: str) -> zarr.Group:
-    """Open the root group, whatever is wrong said in words."""
-    store = source
+def _root(source: Any, name: str) -> tuple[zarr.Group, Path | None]:
+    """Open the root group, whatever is wrong said in words; and the folder it is in, if it is in one."""
+    store, folder = source, None
     if isinstance(source, str | PathLike):
         path = Path(source)
         if not path.exists() and partial_of(path).exists():
             path = partial_of(path)  # a zip whose writer was killed
         if not path.exists() and "://" not in str(source):
             raise StoreError(f"expected a trace at {path}; there is nothing. Check the path.")
-        store = path if path.exists() else str(source)
+        store, folder = (path, path if path.is_dir() else None) if path.exists() else (str(source), None)
         if path.is_file():
             try:
                 store = zarr.storage.ZipStore(path, mode="r")
@@ -107,19 +113,30 @@ def _root(source: Any, name: str) -> zarr.Group:
             except Exception as error:
                 raise StoreError(f"expected a zip store or a folder at {path}; got a file that is neither ({error}).") from error
     try:
-        return zarr.open_group(store, mode="r")
+        return zarr.open_group(store, mode="r"), folder
     except zarr.errors.GroupNotFoundError:
         raise StoreError(f"expected a trace at {name}; got something that is not a Zarr store. Check the path.") from None
     except (ValueError, KeyError, OSError) as error:
         raise StoreError(f"cannot read the root of the trace at {name}: {error}. The store is damaged.") from error
 
 
+# Codecs of arrays that `vico_lens.storage.chunks` reads itself: what `vico_lens.storage.zarrfile` writes for numbers.
+_NUMBERS = (("bytes",), ("bytes", "blosc", "crc32c"))
+
+
+def _codecs(array: zarr.Array[Any]) -> tuple[str, ...]:
+    listed: Any = array.metadata.to_dict()["codecs"]
+    return tuple(codec["name"] for codec in listed)
+
+
 class _Reader:
     """Reads parts of the arrays of a store; what cannot be read is named."""
 
-    def __init__(self, name: str, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+    def __init__(self, name: str, arrays: Mapping[str, zarr.Array[Any]], fetch: Fetch | None) -> None:
         self.name = name
         self.arrays = arrays
+        self._fetch = fetch
+        self._codecs = {path: _codecs(array) for path, array in arrays.items()}
 
     def read(self, path: str, key: tuple[Any, ...]) -> np.ndarray:
         """Read an orthogonal selection: integers, slices, index arrays and one ellipsis."""
@@ -127,8 +144,13 @@ class _Reader:
         if ... in [part for part in key if part is Ellipsis]:
             at = next(i for i, part in enumerate(key) if part is Ellipsis)
             key = (*key[:at], *[slice(None)] * (array.ndim - len(key) + 1), *key[at + 1 :])
-        plain = tuple(_as_slice(part) for part in key)
+        codecs = self._codecs[path]
         try:
+            if self._fetch is not None and codecs in _NUMBERS:
+                fill: Any = array.fill_value
+                extent = (array.shape, array.chunks, array.dtype, fill)
+                return read_part(self._fetch, path, *extent, key, compressed=len(codecs) > 1)
+            plain = tuple(_as_slice(part) for part in key)
             if any(isinstance(part, np.ndarray) for part in plain):
                 return np.asarray(array.oindex[plain])
             return np.asarray(array[plain])

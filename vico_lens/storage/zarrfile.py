@@ -15,15 +15,15 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import google_crc32c
 import numpy as np
-from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
+
+from vico_lens.storage.chunks import encode
 
 __all__ = ["Array", "Directory", "Memory", "Target", "Tree", "chunk_shape"]
 
@@ -36,6 +36,9 @@ class Target(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Put `data` under `key`, in place of what was there."""
+
+    def fetch(self, key: str) -> bytes | None:
+        """Give the bytes under `key`, None if there are none."""
 
 
 class Directory:
@@ -59,6 +62,13 @@ class Directory:
             partial.unlink(missing_ok=True)
             raise
 
+    def fetch(self, key: str) -> bytes | None:
+        """Read a file."""
+        try:
+            return (self.path / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
 
 class Memory:
     """A store in memory; `data` is what ``zarr.storage.MemoryStore`` takes."""
@@ -72,6 +82,10 @@ class Memory:
     def put(self, key: str, data: bytes) -> None:
         """Keep the bytes."""
         self.data[key] = self._buffer.from_bytes(data)
+
+    def fetch(self, key: str) -> bytes | None:
+        """Give them back."""
+        return bytes(self.data[key].to_bytes()) if key in self.data else None
 
 
 @dataclass(slots=True)
@@ -88,8 +102,8 @@ class Array:
         What its ``zarr.json`` will say at the next commit.
     fill : float or str
         What was never written reads as.
-    encode : callable
-        Turns a chunk into bytes.
+    compress : bool
+        Compress and checksum its chunks.
     target : Target
         Where the bytes go.
     committed : tuple of int or None
@@ -100,7 +114,7 @@ class Array:
     chunks: tuple[int, ...]
     meta: dict[str, Any]
     fill: float | str
-    encode: Callable[[np.ndarray], bytes]
+    compress: bool
     target: Target
     committed: tuple[int, ...] | None = None
 
@@ -124,7 +138,11 @@ class Array:
                 whole[tuple(map(slice, piece.shape))] = piece
                 piece = whole
             index = [(first + more) // step for first, more, step in zip(start, offset, self.chunks, strict=True)]
-            self.target.put("/".join([self.path, "c", *map(str, index)]), self.encode(piece))
+            self.target.put("/".join([self.path, "c", *map(str, index)]), self._encode(piece))
+
+
+    def _encode(self, piece: np.ndarray) -> bytes:
+        return bytes(VLenUTF8().encode(piece.ravel())) if piece.dtype.kind == "O" else encode(piece, compress=self.compress)
 
 
 class Tree:
@@ -188,7 +206,6 @@ class Tree:
             shuffle = "bitshuffle" if dtype.itemsize > 1 else "noshuffle"
             settings = {"cname": "lz4", "clevel": 3, "shuffle": shuffle, "typesize": dtype.itemsize, "blocksize": 0}
             codecs.append({"name": "blosc", "configuration": settings})
-        if self.compress:
             codecs.append({"name": "crc32c"})
         meta = {
             "zarr_format": 3,
@@ -203,7 +220,7 @@ class Tree:
             "dimension_names": list(dims),
             "storage_transformers": [],
         }
-        self.arrays[path] = Array(path, tuple(chunks), meta, fill, _encoder(dtype, self.compress), self.target)
+        self.arrays[path] = Array(path, tuple(chunks), meta, fill, self.compress, self.target)
         return self.arrays[path]
 
     def row(self, path: str, dims: Sequence[str], values: np.ndarray, attrs: Mapping[str, Any] | None = None) -> None:
@@ -256,19 +273,3 @@ def chunk_shape(block: Sequence[int], itemsize: int) -> list[int]:
         while sizes[axis] > 1 and math.prod(sizes) * itemsize > _CHUNK_BYTES:
             sizes[axis] = -(-sizes[axis] // 2)
     return sizes
-
-
-def _encoder(dtype: np.dtype[Any], compress: bool) -> Callable[[np.ndarray], bytes]:
-    """Return what turns a chunk into bytes, as the codecs of its array say."""
-    blosc = Blosc(cname="lz4", clevel=3, shuffle=Blosc.BITSHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
-
-    def encode(chunk: np.ndarray) -> bytes:
-        if dtype.kind == "O":
-            data = bytes(VLenUTF8().encode(chunk.ravel()))
-        elif compress:
-            data = bytes(blosc.encode(np.ascontiguousarray(chunk, dtype.newbyteorder("<"))))
-        else:
-            data = np.ascontiguousarray(chunk, dtype.newbyteorder("<")).tobytes()
-        return data + google_crc32c.value(data).to_bytes(4, "little") if compress else data
-
-    return encode
