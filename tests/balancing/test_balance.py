@@ -71,7 +71,7 @@ def test_log_says_what_the_latents_did(tiny: TinyPipeline) -> None:
     assert log.concept.values.tolist() == NAMES
     last = log.applied_change.values[1::2]
     assert ((last > 0.02) & (last <= 0.0401)).all() and np.isnan(log.applied_change.values[::2]).all()
-    assert log.attrs["objective"].startswith("Equal(") and log.attrs["extra_forwards"] == log.attrs["backwards"] == 6
+    assert log.attrs["objective"].startswith("Weakest(") and log.attrs["extra_forwards"] == log.attrs["backwards"] == 6
     assert (log.attrs["forwards"], log.attrs["rows"], log.attrs["extra_rows"]) == (3, 6, 6)
     np.testing.assert_array_equal(session.video, (np.clip(frames[0], 0, 1) * 255).round().astype(np.uint8))
 
@@ -228,7 +228,9 @@ class _Constant:
 
     def __call__(self, influences: Influences) -> Verdict:
         total = influences.concepts.sum()
-        return Verdict(torch.tensor(1.0) if self.factor is None else self.factor * total, influences.concepts.flatten(1).sum(1))
+        return Verdict(
+            torch.tensor(1.0) if self.factor is None else 1 + self.factor * total, influences.concepts.flatten(1).sum(1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -240,6 +242,18 @@ def test_useless_gradients_are_errors(tiny: TinyPipeline, plain: np.ndarray, fac
     with pytest.raises(BalanceError, match=message):
         balanced(tiny, objective=objective)
     np.testing.assert_array_equal(tiny.run(), plain)
+
+
+def test_a_loss_of_zero_is_left_alone(tiny: TinyPipeline, plain: np.ndarray) -> None:
+    """The published loss is cut off at zero, where its gradient is zero too: that is success and no error."""
+
+    class Satisfied(_Constant):
+        def __call__(self, influences: Influences) -> Verdict:
+            return Verdict(0 * influences.concepts.sum(), influences.concepts.flatten(1).sum(1))
+
+    session, frames = balanced(tiny, objective=Satisfied(0.0))
+    assert session.log.stop.values.tolist() == ["reached"] * 3 and session.cost.backwards == 0
+    np.testing.assert_array_equal(frames, plain)
 
 
 def test_settings_that_do_not_fit_are_refused(tiny: TinyPipeline) -> None:

@@ -45,7 +45,13 @@ class Preset:
 
 presets: Registry[Preset] = Registry("balancing preset", "vico_lens.balancing_presets")
 
-_DEFAULT = Preset(FixedRms(size=0.02), Schedule(stop=0.4, iterations=1), objective="equal", flow_options={"kind": "sum"})
+_DEFAULT = Preset(
+    FixedRms(size=0.03),
+    # The threshold only ends updates where the objective has nothing left to gain; a real one (0.5) took back what was won.
+    Schedule(stop=0.4, iterations=1, threshold=0.01),
+    objective="weakest",
+    flow_options={"kind": "sum"},
+)
 
 presets.add("default", _DEFAULT)
 presets.add(

@@ -14,8 +14,8 @@ from vico_lens.errors import InputError
 
 __all__ = ["Plan", "Refinement", "Schedule", "StopReason"]
 
-StopReason = Literal["", "threshold", "iterations", "plateau", "cost cap", "one concept", "observed"]
-"""Why a denoising step saw no further update: empty while updates go on."""
+StopReason = Literal["", "threshold", "reached", "iterations", "plateau", "cost cap", "one concept", "observed"]
+"""Why a denoising step saw no further update: empty while updates go on, "reached" where the loss is zero."""
 
 
 @dataclass(frozen=True, slots=True)

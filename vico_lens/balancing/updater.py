@@ -159,6 +159,8 @@ class Updater:
             return "observed"
         if plan.threshold is not None and row.loss < plan.threshold:
             return "threshold"
+        if row.loss == 0:
+            return "reached"
         if self.schedule.plateau is not None and before is not None and before - row.loss < self.schedule.plateau:
             return "plateau"
         made = self._moves.get((moment.run, row.video), 0)
