@@ -20,6 +20,9 @@ from hypothesis import HealthCheck, settings
 # Two cores: more threads than one slow tiny tensors down, and make float sums depend on the machine.
 torch.set_num_threads(1)
 
+# With --doctest-modules pytest would collect these as modules of one name; they are loaded as plugins anyway.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 settings.register_profile(
     "vico-lens", max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
