@@ -175,6 +175,9 @@ def test_masks_as_sinks(unet_tree):
         vl.attribute(unet_tree, "max_flow", sink=np.full((3, 2, 2), np.nan))
     with pytest.raises(InputError, match="expected 'video', 'frame', 'token' or a mask"):
         vl.attribute(unet_tree, "max_flow", sink="whole")
+    seen = []
+    vl.attribute(unet_tree, "max_flow", sink="frame", steps=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (6, 6)
     with pytest.raises(InputError, match="scope: expected"):
         vl.attribute(unet_tree, "max_flow", scope="part")
 

@@ -226,7 +226,11 @@ def _finish(
         influence = influence.assign_coords(timestep=("step", [captured[step] for step in steps]))
     if single and "step" in influence.dims:
         influence = influence.squeeze("step")
-    used = {name: value for name, value in settings.items() if value is not None and not hasattr(value, "shape")}
+    used = {
+        name: value
+        for name, value in settings.items()
+        if value is not None and not hasattr(value, "shape") and not callable(value)
+    }
     influence.attrs = {
         "long_name": f"influence of a concept ({method.name})",
         "units": "1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -94,6 +94,7 @@ def max_flow(
     scope: Literal["network", "subgraph"] = "network",
     bracket: bool = False,
     threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Answer:
     """Exact maximum flow from a concept to each sink, with the cut that certifies it.
 
@@ -110,6 +111,8 @@ def max_flow(
         Answer without a solver: the influence is a certified lower bound, with coordinates ``upper`` and ``gap``.
     threads : int, optional
         Flows solved at once.
+    progress : callable, optional
+        Called as ``progress(done, total)`` while flows are solved; what it raises stops the run.
 
     Returns
     -------
@@ -130,7 +133,9 @@ def max_flow(
         bounds = {"upper": upper, "gap": (upper - lower) / upper.clamp(min=torch.finfo(torch.float64).tiny)}
         coords = {name: (dims, shaped(value, sink, problem.grid).cpu().numpy()) for name, value in bounds.items()}
         return Answer(shaped(lower, sink, problem.grid), dims, coords, {"bound": "lower; see the coordinate upper"})
-    flows = [flow_of_graph(graph, problem.tokens, sinks, threads=threads, keep_sides=False) for graph in graphs]
+    flows = [
+        flow_of_graph(graph, problem.tokens, sinks, threads=threads, progress=progress, keep_sides=False) for graph in graphs
+    ]
     value = shaped(torch.stack([flow.value for flow in flows]).mean(0), sink, problem.grid)
     coords = _merge([certificate_of(flow, sink, problem.grid) for flow in flows])
     return Answer(value, dims, coords)
