@@ -122,8 +122,7 @@ def choose_demo() -> dict[str, Any]:
                 "seed": seed,
                 "method": "subgraph_flow",
                 "balance": {"preset": "default"},
-                "chosen": "the first clip of the reliability table, by seed, that misses an object plainly and is right when
-                balanced",
+                "chosen": "first clip of the reliability table, by seed, that misses an object plainly and is right balanced",
             }
     raise SystemExit("no clip of the table misses an object plainly and is right when balanced")
 
