@@ -14,13 +14,13 @@ import torch
 from vico_lens.capture import Capture
 from vico_lens.dry import DryCalls, dry_calls, first_moment
 from vico_lens.errors import BudgetError
-from vico_lens.schema import AttentionCall
+from vico_lens.schema import AttentionCall, AttentionSite
 from vico_lens.watch import Moment
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Cost", "check_budget", "cost_of", "estimate", "total_bytes"]
+__all__ = ["Cost", "check_budget", "cost_of", "estimate", "site_bytes", "total_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +73,37 @@ def cost_of(calls: Iterable[AttentionCall], capture: Capture, halves: int = 1) -
             )
             continue
         heads = capture.chosen_heads(call.site)
-        count = call.site.heads if heads is None else len(heads)
-        frames, rows, columns = call.site.grid
-        video = frames * rows * columns
-        keys = {
-            "cross": call.site.tokens,
-            "spatial": rows * columns,
-            "temporal": frames,
-            "spacetime": video,
-            "joint": video + call.site.tokens,
-        }[call.site.kind]
-        queries = video + call.site.tokens if call.site.kind == "joint" else video
         sample = call.query if call.query is not None else call.probabilities
         assert sample is not None
-        size = _itemsize(capture, sample.dtype)
-        factors = 0
-        if call.query is not None and call.key is not None:
-            factors = count * (call.query[0].numel() + call.key[0].numel()) * size
-            factors += 0 if call.bias is None else _distinct(call.bias) * 4
-        costs[call.site.module] = Cost(call, halves, halves * count * queries * keys * size, halves * factors)
+        weights, factors = site_bytes(call.site, _itemsize(capture, sample.dtype), None if heads is None else len(heads))
+        factors = 0 if call.query is None else factors + (0 if call.bias is None else _distinct(call.bias) * 4)
+        costs[call.site.module] = Cost(call, halves, halves * weights, halves * factors)
     return list(costs.values())
+
+
+def site_bytes(site: AttentionSite, itemsize: int, heads: int | None = None) -> tuple[int, int]:
+    """Return the bytes of one call of a site, as its map and as its query and key.
+
+    Examples
+    --------
+    >>> joint = AttentionSite("transformer.blocks.0.attn1", "joint", (13, 30, 45), 30, 64, 226, 0)
+    >>> weights, factors = site_bytes(joint, 2)
+    >>> round(weights / factors)
+    139
+    """
+    frames, rows, columns = site.grid
+    text = site.tokens if site.kind == "joint" else 0
+    queries = site.cells + text
+    keys = {
+        "cross": site.tokens,
+        "spatial": rows * columns,
+        "temporal": frames,
+        "spacetime": queries,
+        "joint": queries,
+    }[site.kind]
+    distinct = site.tokens if site.kind == "cross" else queries
+    values = (site.heads if heads is None else heads) * itemsize
+    return values * queries * keys, values * (queries + distinct) * site.head_size
 
 
 def total_bytes(costs: Iterable[Cost], form: str, steps: int) -> int:

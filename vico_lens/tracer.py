@@ -7,6 +7,7 @@ with halves or axes mixed up, is worse than none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -27,6 +28,8 @@ from vico_lens.tokens import SeenIds, seen_ids, token_tables
 from vico_lens.watch import Label, Moment, Watch
 
 __all__ = ["RunningCall", "Tracer", "observe", "running_call"]
+
+_MANY = 10_000
 
 
 @contextmanager
@@ -126,7 +129,7 @@ class Tracer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        self._frame = None
+        self._frame = self.watch.moment = None  # both hold the latents of the call
         self._undo.close()
         if self.started:
             self._finish(failed=kind is not None and self._broken)
@@ -185,6 +188,17 @@ class Tracer:
         if timesteps is not None:
             steps = self.capture.chosen_steps(len(timesteps))
             self._chosen = set(steps) if self.capture.steps is not None else None
+        elif self.capture.steps is not None:
+            self._chosen = self._chosen_of_unknown()
+        if call is None:
+            warnings.warn(
+                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call: every row of its batch "
+                "is taken for "
+                "conditional, and neither prompt nor seed is known. Call the pipeline, or use vico_lens.tracer.observe with "
+                "rows=.",
+                UserWarning,
+                stacklevel=2,
+            )
         prompts = (call.rows if call is not None else None) or len({label[1] for label in moment.labels if label is not None})
         asked = self.metadata.get("prompt")
         given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else None
@@ -204,6 +218,19 @@ class Tracer:
             timesteps=None if steps is None or timesteps is None else [timesteps[step] for step in steps],
         )
         self.started = True
+
+    def _chosen_of_unknown(self) -> set[int]:
+        """Steps to record of a run that does not say how many it has: those that count from its start."""
+        asked = self.capture.steps
+        ends = (
+            (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
+        )
+        if any(end is not None and end < 0 for end in ends or ()):
+            raise TracingError(
+                f"expected steps that count from the start, for {type(self._pipe).__name__} does not say how many it will "
+                f"take, got {asked!r}."
+            )
+        return set(self.capture.chosen_steps(_MANY))
 
     def _texts(self, moment: Moment) -> tuple[int, ...]:
         """Text tokens of each state; of the longer half where both are recorded and each is as long as its own prompt."""

@@ -224,8 +224,6 @@ class Watch:
             return self.step
         if call is not None and call.step is not None:
             return call.step
-        if call is None:
-            return 0
         if self._place is None or self._place[1] != timestep:  # a loop without an index: a new timestep is a new step
             self._counted += 1
         return self._counted
@@ -236,9 +234,9 @@ class Watch:
             if len(self.rows) != batch:
                 raise TracingError(f"expected rows= to label {batch} rows of the denoiser's batch, got {len(self.rows)}.")
             return tuple(self.rows)
-        base = None if call is None else call.rows
-        if base is None:
+        if call is None:  # outside of a pipeline call nothing says which half a row is
             return tuple(("cond", row) for row in range(batch))
+        base = call.rows or batch
         halves: tuple[Branch | None, ...]
         if batch == base:
             halves = (self._half_of_pass(forward, call),)
@@ -254,10 +252,10 @@ class Watch:
             )
         return tuple(None if half is None else (half, row) for half in halves for row in range(base))
 
-    def _half_of_pass(self, forward: Forward, call: RunningCall | None) -> Branch:
+    def _half_of_pass(self, forward: Forward, call: RunningCall) -> Branch:
         """Which half a pass of its own is: told by the very tensor that it was given, or by its turn."""
         states = forward.inputs.get(self.family.states[0])
-        for name, value in call.locals.items() if call is not None else ():
+        for name, value in call.locals.items():
             if value is states and isinstance(value, Tensor):
                 if "negative" in name or "uncond" in name:
                     return "uncond"

@@ -10,6 +10,7 @@ import torch
 
 from vico_lens.capture import Capture
 from vico_lens.estimate import estimate
+from vico_lens.native import native_sizes
 from vico_lens.recording import trace
 from vico_lens.schema import AttentionCall
 from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
@@ -78,3 +79,16 @@ def test_the_plan_names_the_sites_of_the_trace() -> None:
         tiny.run(seed=0)
     assert run.tree["temporal/4x4x6"].module.values.tolist() == table.site.values.tolist()
     assert table.kind.values.tolist() == ["temporal", "temporal"] and int(table.steps) == 3
+
+
+def test_published_sizes_agree_with_what_is_known_of_them() -> None:
+    sizes = native_sizes(Capture(branch="cond"))
+    cog = sizes.sel(model="CogVideoX-2b")
+    # 30 layers, 30 heads, 17,776 keys of 64 channels, 50 steps, two bytes: 28 TB as maps (the whole softmax), 0.2 TB as factors
+    assert int(cog.weights_bytes) == 50 * 30 * 30 * 17_776**2 * 2
+    assert int(cog.factors_bytes) == 50 * 30 * 30 * 2 * 17_776 * 64 * 2
+    assert sizes.ratio.sel(model="HunyuanVideo") > 200
+    assert (sizes.stored_bytes <= sizes.factors_bytes).all() and (sizes.stored_bytes <= sizes.weights_bytes).all()
+    few = native_sizes(Capture(steps=slice(0, None, 10), kinds="cross", heads=[0]))
+    assert few.sites.sel(model="CogVideoX-5b") == 0 and few.sites.sel(model="Wan 2.1 14B") == 40
+    assert (few.stored_bytes < sizes.stored_bytes / 100).all()

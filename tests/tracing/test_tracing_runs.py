@@ -301,3 +301,15 @@ def test_an_unknown_pipeline_is_classified_by_what_is_seen_with_a_notice(tiny: T
     for name in ("cross/4x4x6", "temporal/4x8x12", "spatial/4x8x12"):
         assert np.array_equal(run.tree[name].module, known.tree[name].module)
         np.testing.assert_array_equal(run.tree[name].weights.values, known.tree[name].weights.values)
+
+
+def test_a_loop_of_ones_own_is_traced_with_a_notice(tiny: TinyPipeline) -> None:
+    embeds, _ = tiny.pipe.encode_prompt(PROMPT, "cpu", 1, False)
+    capture = Capture(steps=[1], kinds="cross")
+    with pytest.warns(UserWarning, match="outside of the pipeline's own call"), trace(tiny.pipe, capture=capture) as run:
+        for timestep in (900, 500, 100):
+            with torch.no_grad():
+                tiny.pipe.unet(_latents(tiny, 1), timestep, encoder_hidden_states=embeds.repeat_interleave(4, 0))
+    assert run.tree.step.values.tolist() == [1] and run.tree.timestep.values.tolist() == [500]
+    with pytest.raises(TracingError, match="count from the start"), trace(tiny.pipe, capture=Capture(steps=-1)):
+        tiny.pipe.unet(_latents(tiny, 1), 1, encoder_hidden_states=embeds.repeat_interleave(4, 0))
