@@ -37,7 +37,7 @@ RUNS = Path("runs/study")
 SPLITS = {"choose": 101, "report": 202}
 FIRST_SEED = {"choose": 10_000, "report": 20_000}
 SHARES = ("all_correct", "subjects_correct", "all_present", "attributes")
-EARLY = Schedule(stop=0.4, iterations=1)
+EARLY = Schedule(stop=0.4, iterations=1, threshold=0.01)
 
 
 def _at(size: float, **settings: Any) -> dict[str, Any]:
@@ -48,15 +48,15 @@ CONDITIONS: dict[str, Mapping[str, Any] | None] = {
     "plain": None,
     "default": {"preset": "default"},
     "vico": {"preset": "vico"},
-    "weakest, hard flow": _at(0.05, objective="weakest", kind="hard"),
-    "weakest, soft flow": _at(0.05, objective="weakest", kind="soft"),
-    "weakest, sum flow": _at(0.05, objective="weakest", kind="sum"),
-    "variance, hard flow": _at(0.05, objective="variance", kind="hard"),
-    "equal, sum flow": _at(0.05, objective="equal", kind="sum"),
-    "equal, rollout": _at(0.05, objective="equal", flow="rollout"),
-    "equal, cross-attention": _at(0.05, objective="equal", flow="cross_attention"),
-    "attend and excite": _at(0.05, objective="attend_and_excite"),
-    "random direction": {"step": RandomDirection(FixedRms(0.05)), "schedule": EARLY, "objective": "equal", "kind": "sum"},
+    "weakest, hard flow": _at(0.03, objective="weakest", kind="hard"),
+    "weakest, soft flow": _at(0.03, objective="weakest", kind="soft"),
+    "weakest, sum flow": _at(0.03, objective="weakest", kind="sum"),
+    "variance, hard flow": _at(0.03, objective="variance", kind="hard"),
+    "equal, sum flow": _at(0.03, objective="equal", kind="sum"),
+    "equal, rollout": _at(0.03, objective="equal", flow="rollout"),
+    "equal, cross-attention": _at(0.03, objective="equal", flow="cross_attention"),
+    "attend and excite": _at(0.03, objective="attend_and_excite"),
+    "random direction": {"step": RandomDirection(FixedRms(0.03)), "schedule": EARLY, "objective": "equal", "kind": "sum"},
     "best of 2 seeds": {"baseline": "best_of", "count": 2, "objective": "equal", "kind": "sum"},
     "token weight 1.5": {"baseline": "reweight", "weight": 1.5},
     "composed concepts": {"baseline": "compose"},

@@ -4,8 +4,8 @@ The stock call itself runs, so that text, guidance, packing and rotary tables ar
 exchanged, on the instance and for the time of the call, for one that walks the same noise levels upwards. One step of
 deterministic sampling from level ``i`` to the next, cleaner level ``n`` is linear in the latents ``x_i`` and the denoiser's
 prediction ``m``; it is solved for ``x_i``. As ``m`` depends on ``x_i``, the first guess evaluates it at the cleaner latents, as
-usual (arXiv:2105.05233), and every further iteration at the last guess (a fixed point, arXiv:2403.14602): two evaluations a step
-reconstruct much better than twice the steps.
+usual (arXiv:2105.05233), and every further iteration at the last guess (a fixed point, arXiv:2403.14602). `benchmarks.editing`
+measures what comes back on the bundled model.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def invert(
     latents: Tensor | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 1.0,
-    iterations: int = 2,
+    iterations: int = 4,
     **call: Any,
 ) -> Tensor:
     """Find the initial latents from which the pipeline generates `video` under `prompt`.

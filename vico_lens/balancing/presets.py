@@ -1,8 +1,13 @@
 """Named settings of the whole update: step rule, schedule, objective, flow and its options.
 
 ``vico`` is what the released code does (arXiv:2407.06182 and its defaults, at 50 steps exactly so; other lengths in proportion),
-with its arithmetic in float32. ``default`` is ours, chosen by measurement on the bundled world. ``observe`` moves nothing and
-logs the influences, ``random`` is ``default`` in a random direction.
+with its arithmetic in float32. ``observe`` moves nothing and logs the influences, ``random`` is ``default`` in a random
+direction.
+
+``default`` is ours, chosen on the bundled world by 48 two-object prompts that no report uses: of the objectives only `weakest`
+gained at any size, over the sum flow most; steps of 0.03 gained, of 0.12 did harm, and a threshold of 0.5 took the gain back.
+Concepts that include their motion words, or competition among the concepts alone, gained less. `benchmarks.reliability` says what
+it does on 200 other prompts: nearly all missing objects appear, and about as many motions get mixed up.
 """
 
 from __future__ import annotations
