@@ -19,6 +19,7 @@ from vico_lens.report import LIMIT, Outcome, build_report
 from vico_lens.report.markup import el, json_block
 from vico_lens.report.outcome import ruling
 from vico_lens.report.story import mark_prompt
+from vico_lens.report.tables import facts, flow_table
 from vico_lens.testing.traces import fake_trace
 from vico_lens.tinyworld import judge, parse_prompt, render
 
@@ -314,3 +315,26 @@ def test_verdicts_are_read_from_any_form():
         ruling({"failure": "x"})
     with pytest.raises(InputError, match="must say all_correct"):
         ruling("right")
+
+
+def test_exact_flow_is_put_into_words():
+    coords = {
+        "concept": ["a", "b"],
+        "saturated": (("concept", "frame"), [["sink", "sink"], ["source", "no"]]),
+        "gap": (("concept", "frame"), [[0.0, 2e-12], [0.0, 0.0]]),
+    }
+    flow = xr.DataArray([[1.0, 1.0], [0.25, 0.5]], dims=("concept", "frame"), coords=coords, name="influence")
+    page = Page(flow_table(flow))
+    assert [part for part in page.text["td"] if part.strip()][:2] == ["2", "2e-12"]
+    assert "At the video, where the sink is full" in page.said()
+    assert "1 of 2 flows at the text" in page.said() and "1 of 2 flows inside the network" in page.said()
+    assert "0.75" in page.said()
+
+
+def test_provenance_is_opened_and_bounded():
+    page = Page(
+        facts({"capture": '{"steps": null, "kinds": ["cross"]}', "broken": "{oops", "long": "x" * 10_000, "array": np.arange(3)})
+    )
+    said = page.said()
+    assert "steps: ; kinds: cross" in said and "{oops" in said and "10,000 characters" in said and "0, 1, 2" in said
+    assert len(said) < 3000

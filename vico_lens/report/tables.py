@@ -133,7 +133,7 @@ def _saturation(states: Sequence[str]) -> str:
     if len(parts) == 1:
         said = parts[0][1]
         return f"{said[0].upper()}{said[1:]}."
-    return "; ".join(f"{count} of {len(states)} {said}" for count, said in parts) + "."
+    return "; ".join(f"{count} of {len(states)} flows {said}" for count, said in parts) + "."
 
 
 def rates_table(story: Story) -> Markup:
