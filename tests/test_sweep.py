@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,8 @@ def test_grid_is_complete_and_goes_on_where_it_was(tmp_path: Path) -> None:
     plain = both.where((both.condition == "plain") & (both.seed == 0), drop=True)
     np.testing.assert_array_equal(plain.row_forwards, 4)
     balanced = both.where(both.condition == "balanced", drop=True)
-    assert (balanced.row_forwards > 4).all() and (balanced.updates > 0).all()
+    # A random model may find two concepts even already: the threshold of the preset then evaluates and moves nothing.
+    assert (balanced.row_forwards > 4).all() and balanced.updates.max() > 0
     video = np.load(tmp_path / f"{both.key.values[0]}.npz")["rgb"]
     assert video.mean() == pytest.approx(both["mean"].values[0])
 
@@ -108,6 +110,34 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     slow_sweep(broken)
     records = [{path.name: path.read_text() for path in folder.glob("[!.]*.json")} for folder in (whole, broken)]
     assert records[0] == records[1] and len(records[0]) == 12
+
+
+class _Cluster:
+    """As much of a dask client as a sweep uses, on threads."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)  # one pipeline cannot be called by two threads at once
+        self.asked: dict[str, Any] = {}
+
+    def map(self, function: Any, items: list[Run], *, retries: int, pure: bool, **settings: Any) -> list[Any]:
+        self.asked = {"retries": retries, "pure": pure, "items": len(items)}
+        return [self.pool.submit(function, item, **settings) for item in items]
+
+
+def test_a_client_gets_the_missing_runs_and_a_loader(tmp_path: Path) -> None:
+    tiny = tiny_pipeline("animatediff-t2v")
+    loads: list[int] = []
+
+    def load() -> Any:
+        loads.append(1)
+        return tiny.pipe
+
+    ask: dict[str, Any] = {"call": call_of(tiny), "score": score}
+    alone = sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, **ask)
+    cluster = _Cluster()
+    both = sweep(load, PROMPTS, [0], {"plain": None}, tmp_path, client=cluster, **ask)
+    assert cluster.asked == {"retries": 2, "pure": False, "items": 1} and len(loads) == 1
+    assert both["mean"].values[0] == alone["mean"].values[0] and both.sizes["run"] == 2
 
 
 def test_grids_without_meaning_are_refused(tmp_path: Path) -> None:
