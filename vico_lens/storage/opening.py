@@ -30,9 +30,7 @@ from vico_lens.storage.zarrfile import Directory
 __all__ = ["chunked", "open_store"]
 
 
-def open_store(
-    source: str | PathLike[str] | Store, device: torch.device, limit: int, fetch: Fetch | None = None
-) -> xr.DataTree:
+def open_store(source: str | PathLike[str] | Store, device: torch.device, limit: int, fetch: Fetch | None = None) -> xr.DataTree:
     """Open a trace.
 
     Parameters

@@ -140,7 +140,6 @@ class Array:
             index = [(first + more) // step for first, more, step in zip(start, offset, self.chunks, strict=True)]
             self.target.put("/".join([self.path, "c", *map(str, index)]), self._encode(piece))
 
-
     def _encode(self, piece: np.ndarray) -> bytes:
         return bytes(VLenUTF8().encode(piece.ravel())) if piece.dtype.kind == "O" else encode(piece, compress=self.compress)
 
