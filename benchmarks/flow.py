@@ -28,7 +28,7 @@ from vico_lens.kernels.rollout import rollout
 from vico_lens.kernels.subgraph import subgraph_flow
 
 RESULTS = Path(__file__).parent / "results" / "flow.md"
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 def run() -> Iterator[Measured]:
