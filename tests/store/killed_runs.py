@@ -18,7 +18,7 @@ from vico_lens.schema import AttentionCall
 from vico_lens.store import TraceWriter
 from vico_lens.testing.traces import fake_attrs, fake_calls, fake_sites, fake_tokens
 
-STEPS = 6
+STEPS = 4
 SITES = fake_sites("unet", grid=(2, 2, 2), coarse=None, blocks=1, head_size=2, tokens=16)
 
 
