@@ -117,6 +117,24 @@ def equality() -> list[str]:
     return rows
 
 
+def write(rows: list[str], equal: list[str], note: str) -> None:
+    """Write the tables."""
+    text = [
+        "# Path products, measured",
+        f"`python -m benchmarks.products` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
+        f"{platform.python_version()}, torch {torch.__version__}. {note}",
+        "CPU time, best of several runs; float32. The definition materialises every pair as in algorithm 1 of arXiv "
+        "2407.06182, with the reduced axis last; for sums it uses torch's own reduction. Peak memory is above the inputs. "
+        "Soft at tau 0.01.",
+        "| size | product | | definition, ms | ours, ms | x | definition, MiB | ours, MiB | x |\n"
+        "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows),
+        "## Equality with the definitions, [160,16,16] x [160,16,77]",
+        "| product | operands | values | largest difference of gradients |\n|---|---|---|---|\n" + "\n".join(equal),
+    ]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure everything and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.products", description=__doc__)
@@ -126,7 +144,8 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(_case(*json.loads(arguments.case))))
         return
-    rows = []
+    rows: list[str] = []
+    equal = equality()
     for size in SIZES:
         for kind in KINDS:
             for gradient in (False, True):
@@ -145,20 +164,7 @@ def main() -> None:
                 ]
                 rows.append(f"| {' | '.join(cells)} |")
                 print(rows[-1], flush=True)
-    text = [
-        "# Path products, measured",
-        f"`python -m benchmarks.products` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
-        f"{platform.python_version()}, torch {torch.__version__}. {arguments.note}",
-        "CPU time, best of several runs; float32. The definition materialises every pair as in algorithm 1 of arXiv "
-        "2407.06182, with the reduced axis last; for sums it uses torch's own reduction. Peak memory is above the inputs. "
-        "Soft at tau 0.01.",
-        "| size | product | | definition, ms | ours, ms | x | definition, MiB | ours, MiB | x |\n"
-        "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows),
-        "## Equality with the definitions, [160,16,16] x [160,16,77]",
-        "| product | operands | values | largest difference of gradients |\n|---|---|---|---|\n" + "\n".join(equality()),
-    ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+                write(rows, equal, arguments.note)  # row by row: an interrupted run leaves what it measured
     print(f"written: {RESULTS}")
 
 
