@@ -1,4 +1,4 @@
-"""A process that starts many traced runs and kills each at a moment it was told; started once by the test, for imports are slow.
+"""A process that starts many traced runs and kills each at a random time, or within a random file; imports are paid once.
 
 Usage: ``python killed_runs.py FOLDER SEED COUNT``. Every run appends to ``<n>.log`` once the store has declared a step.
 """
@@ -26,6 +26,21 @@ def calls_of(step: int) -> list[AttentionCall]:
     return fake_calls(SITES, fake_tokens(length=16), step=step)
 
 
+def die_while_writing(nth: int) -> None:
+    """Kill this process in the middle of its `nth` file."""
+    original, count = Path.write_bytes, 0
+
+    def write(self: Path, data: bytes) -> int:
+        nonlocal count
+        count += 1
+        if count == nth:
+            original(self, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, data)
+
+    Path.write_bytes = write  # type: ignore[assignment, method-assign]
+
+
 def run(path: Path, log: Path) -> None:
     """Trace a run, and say after each step that it is safe."""
     writer = TraceWriter(path, form="factors")
@@ -42,19 +57,24 @@ def run(path: Path, log: Path) -> None:
 def main(folder: Path, seed: int, count: int) -> None:
     torch.set_num_threads(1)
     random.seed(seed)
-    whole, started = 0.0, time.perf_counter()
+    whole, files, started = 0.0, 1, time.perf_counter()
     for number in range(count + 2):
         path = folder / f"{number}.zarr{'.zip' if number % 5 == 4 else ''}"
+        nth = random.randint(1, files)
         child = os.fork()
+        by_file = number % 2 == 1 and number >= 2
         if child == 0:
+            if by_file:
+                die_while_writing(nth)
             run(path, folder / f"{number}.log")
             os._exit(0)
-        if number >= 2:  # the first two say how long a run takes
+        if number >= 2 and not by_file:
             time.sleep(random.uniform(0, 1.1 * whole))
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        if number < 2:
+        if number < 2:  # the first two live, and say how long a run takes and how many files it writes
             whole, started = time.perf_counter() - started, time.perf_counter()
+            files = max(files, sum(1 for file in path.rglob("*") if file.is_file()))
 
 
 if __name__ == "__main__":
