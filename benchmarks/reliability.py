@@ -86,10 +86,11 @@ def table() -> dict[str, Any]:
     rows = []
     for name, label in (("plain", "plain"), ("random", "random update of the same size"), ("balanced", "balanced")):
         found = list(by[name].values())
-        for key, what in (("all_correct", "everything right"), ("subjects_correct", "both objects right, motions aside")):
+        for key, what in (("all_correct", "two-object clips"), ("subjects_correct", "two-object clips, motions aside")):
             good = sum(row[key] for row in found)
             low, high = wilson(good, len(found))
-            rows.append({"label": label, "group": what, "successes": good, "trials": len(found), "low": low, "high": high})
+            rows.append({"label": what, "group": label, "successes": good, "trials": len(found), "low": low, "high": high})
+    rows.sort(key=lambda row: "aside" in row["label"])  # what was asked for first
     pairs = [(by["plain"][seed], by["balanced"][seed]) for seed in by["plain"] if seed in by["balanced"]]
     return {
         "command": "python -m benchmarks.reliability",

@@ -249,7 +249,7 @@ def _often(story: Story, figures: Figures) -> Markup | None:
     rows = [
         {**row, "successes": round(row["value"] * row["trials"])} if row["rate"] and row["trials"] else row for row in story.rates
     ]
-    aside = "One clip proves little. These rates were measured on many prompts and seeds, with this one example left aside."
+    aside = "One clip proves little. These rates were measured on many prompts and seeds."
     return _section(
         "How often does this happen?", aside, figures.add(plot.sweep(rows, quantity="all correct")), rates_table(story)
     )
