@@ -133,9 +133,14 @@ def test_attribute_by_a_method_that_runs_the_model_again(run: Callable, traced: 
 
 def test_attribute_keeps_its_influence(run: Callable, traced: Path, tmp_path: Path) -> None:
     kept = tmp_path / "influence.zarr"
-    assert run("attribute", traced / "run.zarr", "-c", "circle", "--option", "kind=hard", "--out", kept).code == 0
+    assert (
+        run(
+            "attribute", traced / "run.zarr", "-c", "circle", "--method", "subgraph_flow", "--option", "kind=hard", "--out", kept
+        ).code
+        == 0
+    )
     influence = xr.open_zarr(kept, consolidated=False)["influence"]
-    expected = vl.attribute(vl.open_trace(traced / "run.zarr"), concepts=["circle"], kind="hard")
+    expected = vl.attribute(vl.open_trace(traced / "run.zarr"), "subgraph_flow", ["circle"], kind="hard")
     np.testing.assert_allclose(influence.values, expected.values, rtol=1e-6)
     page = tmp_path / "influence.html"
     assert run("attribute", traced / "run.zarr", "--step", 1, "--out", page).code == 0

@@ -22,7 +22,7 @@ FORMS = (".zarr", ".csv", ".html")
 def attribute(
     trace: TracePath,
     concepts: Concepts = None,
-    method: Annotated[str, typer.Option("--method", help="One of `vico-lens methods`.")] = "subgraph_flow",
+    method: Annotated[str | None, typer.Option("--method", help="One of `vico-lens methods`. Default: the library's.")] = None,
     option: MethodOptions = None,
     step: Annotated[int | None, typer.Option("--step", help="One denoising step. Default: all.")] = None,
     layers: Annotated[
@@ -39,7 +39,9 @@ def attribute(
 ) -> None:
     """Say how much each concept influences the video: its share, by frame, who dominates and who is weakest."""
     import vico_lens as vl
+    from vico_lens.attribution import DEFAULT_METHOD
 
+    method = method or DEFAULT_METHOD
     check_input(trace, "a recorded trace")
     if out is not None:
         if out.suffix not in FORMS:

@@ -20,15 +20,17 @@ def report(
     trace: TracePath,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, as .html.")],
     concepts: Concepts = None,
-    method: Annotated[str, typer.Option("--method", help="One of `vico-lens methods`.")] = "subgraph_flow",
+    method: Annotated[str | None, typer.Option("--method", help="One of `vico-lens methods`. Default: the library's.")] = None,
     others: Annotated[str, typer.Option("--others", help="Further methods to show, with commas.")] = "cross_attention,rollout",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page on a trace: video, influence maps, shares, other methods. It opens offline."""
     import vico_lens as vl
+    from vico_lens.attribution import DEFAULT_METHOD
     from vico_lens.report import Outcome, build_report
 
+    method = method or DEFAULT_METHOD
     check_input(trace, "a recorded trace")
     check_output(out, overwrite=overwrite)
     tree = vl.open_trace(trace)
