@@ -1,42 +1,25 @@
-"""Sweeps: killed anywhere, they resume and end the same; nothing is run twice."""
+"""Sweeps: killed anywhere, they resume and end the same; a worker that dies is replaced; nothing is run twice."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
+import dataclasses
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from vico_lens.errors import InputError, StoreError
-from vico_lens.sweep import Run, load_sweep, run_of, sweep
+from vico_lens.balancing import FixedRms, presets
+from vico_lens.errors import InputError, StoreError, VicoLensError
+from vico_lens.sweep import Run, load_sweep, sweep
 from vico_lens.testing.pipelines import tiny_pipeline
 
-PROMPTS = ["a red circle moving right and a blue square moving up", "a blue square moving up and a red circle moving right"]
-CONCEPTS = ["red circle", "blue square"]
-CONDITIONS = {
-    "plain": None,
-    "balanced": {"concepts": CONCEPTS, "objective": "equal", "kind": "sum"},
-    "reweighted": {"concepts": CONCEPTS, "baseline": "reweight"},
-}
-
-
-def call_of(tiny: Any) -> dict[str, Any]:
-    return {name: value for name, value in tiny.kwargs.items() if name not in ("prompt", "generator", "output_type")} | {
-        "num_inference_steps": 2
-    }
-
-
-def score(video: np.ndarray, prompt: str) -> dict[str, Any]:
-    return {"mean": float(video.mean()), "words": len(prompt.split()), "bright": bool(video.mean() > 127)}
+sys.path.insert(0, str(Path(__file__).parent))
+from sweep_runs import CONDITIONS, PROMPTS, RUNS, SEEDS, SetEnvironment, call_of, deadly, load, load_quietly, logged, score
 
 
 def test_grid_is_complete_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -61,83 +44,131 @@ def test_grid_is_complete_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert video.mean() == pytest.approx(both["mean"].values[0])
 
 
-WORKER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-import torch
-torch.set_num_threads(1)
-from test_sweep import slow_sweep
-slow_sweep(Path(sys.argv[1]))
-"""
+def test_killed_at_20_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+    """Half of the kills fall anywhere, half within a file; everything but wall time is equal to the last bit."""
+    command = [sys.executable, str(Path(__file__).with_name("sweep_runs.py")), str(tmp_path), "0", "20"]
+    told = subprocess.run(command, check=True, timeout=280, capture_output=True, text=True).stdout.split("\n")[:-1]
+    there = [int(line.split()[0]) for line in told]
+    assert len(told) == 20 and sum(line.endswith("True") for line in told) >= 15, "the grid ended before it could be killed"
+    assert there == sorted(there) and len(set(there)) > 4, "the kills all fell on one moment"
+    whole, broken = (load_sweep(tmp_path / name).drop_vars("seconds") for name in ("whole", "broken"))
+    assert whole.sizes["run"] == RUNS
+    xr.testing.assert_identical(whole, broken)
+    for key in whole.key.values:
+        videos = [np.load(tmp_path / name / f"{key}.npz")["rgb"] for name in ("whole", "broken")]
+        np.testing.assert_array_equal(*videos)
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
-def slow_clip(run: Run) -> np.ndarray:
-    """Stands in for a pipeline: the video depends on prompt and seed alone, and takes a moment."""
-    time.sleep(0.03)
-    return np.random.default_rng((run.seed, len(run.prompt))).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
-
-
-def slow_sweep(folder: Path) -> None:
-    runs = [Run(prompt, seed, "plain", None, {}) for prompt in ("a", "bb", "ccc") for seed in range(4)]
-    for run in runs:
-        run_of(
-            run,
-            folder=str(folder),
-            pipe=SimpleNamespace(components={}),
-            score=score,
-            sample=lambda pipe, run: (slow_clip(run), {}),
-        )
-
-
-def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    slow_sweep(whole)
-    script = WORKER.format(here=str(Path(__file__).parent))
-    moments = random.Random(0)
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script, str(broken)], start_new_session=True)
-        before = len(list(broken.glob("*.json")))
-        while process.poll() is None and len(list(broken.glob("*.json"))) <= before:
-            time.sleep(0.005)
-        time.sleep(moments.random() * 0.06)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert 0 < len(list(broken.glob("*.json"))) < 12
-    slow_sweep(broken)
-    records = [{path.name: path.read_text() for path in folder.glob("[!.]*.json")} for folder in (whole, broken)]
-    assert records[0] == records[1] and len(records[0]) == 12
-
-
-class _Cluster:
-    """As much of a dask client as a sweep uses, on threads."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)  # one pipeline cannot be called by two threads at once
-        self.asked: dict[str, Any] = {}
-
-    def map(self, function: Any, items: list[Run], *, retries: int, pure: bool, **settings: Any) -> list[Any]:
-        self.asked = {"retries": retries, "pure": pure, "items": len(items)}
-        return [self.pool.submit(function, item, **settings) for item in items]
-
-
-def test_a_client_gets_the_missing_runs_and_a_loader(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_no_record(tmp_path: Path) -> None:
     tiny = tiny_pipeline("animatediff-t2v")
-    loads: list[int] = []
-
-    def load() -> Any:
-        loads.append(1)
-        return tiny.pipe
-
     ask: dict[str, Any] = {"call": call_of(tiny), "score": score}
-    alone = sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, **ask)
-    cluster = _Cluster()
-    both = sweep(load, PROMPTS, [0], {"plain": None}, tmp_path, client=cluster, **ask)
-    assert cluster.asked == {"retries": 2, "pure": False, "items": 1} and len(loads) == 1
-    assert both["mean"].values[0] == alone["mean"].values[0] and both.sizes["run"] == 2
+    index = sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, **ask)
+    place = next(tmp_path.iterdir())
+    for name in (f".{place.name}.0.part", ".other.json.0.part"):
+        (tmp_path / name).write_text('{"half a rec')
+    xr.testing.assert_identical(load_sweep(tmp_path), index)
+    xr.testing.assert_identical(sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, **ask), index)
+    # The draft of a run that another process may be at is left alone.
+    assert {path.name for path in tmp_path.iterdir()} == {place.name, ".other.json.0.part"}
+
+
+def test_a_run_is_known_by_what_its_preset_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("a", 0, "default", {"preset": "default"}, {})
+    named, observed = Run("a", 0, "default", {}, {}), Run("a", 0, "default", {"preset": "observe"}, {})
+    plain, best = Run("a", 0, "plain", None, {}), Run("a", 0, "best", {"baseline": "best_of"}, {})
+    keys = [one.key for one in (run, named, observed, plain, best)]
+    assert len(set(keys)) == 5
+    changed = dataclasses.replace(presets["default"], step=FixedRms(0.5))
+    monkeypatch.setitem(presets._entries, "default", changed)
+    assert [one.key == key for one, key in zip((run, named, observed, plain, best), keys, strict=True)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    rules = [Run("a", 0, "b", {"step": FixedRms(0.1, 1.0)}, {}), Run("a", 0, "b", {"step": Half(0.1, 1.0)}, {})]
+    assert rules[0].key != rules[1].key
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """Another rule with the fields of `FixedRms`."""
+
+    size: float
+    decay: float
+
+
+def test_a_loader_is_called_once_a_sweep_and_only_if_a_run_is_missing(tmp_path: Path) -> None:
+    tiny = tiny_pipeline("animatediff-t2v")
+    loads: list[str] = []
+
+    def loader(name: str) -> Any:
+        return lambda: loads.append(name) or tiny.pipe
+
+    ask: dict[str, Any] = {"call": call_of(tiny)}
+    sweep(loader("first"), PROMPTS, [0], {"plain": None}, tmp_path, **ask)
+    sweep(loader("second"), PROMPTS, [0], {"plain": None}, tmp_path, **ask)
+    sweep(loader("third"), PROMPTS, [1], {"plain": None}, tmp_path, **ask)
+    assert loads == ["first", "third"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, host="127.0.0.1") as processes,
+        Client(processes) as client,
+    ):
+        yield client
+
+
+@pytest.mark.timeout(280)
+def test_on_a_cluster_a_dead_worker_is_replaced_and_nothing_is_run_twice(tmp_path: Path, cluster: Any) -> None:
+    """Two worker processes; one is killed within its run, after the video is made and before it is kept."""
+    tiny = tiny_pipeline("animatediff-t2v")
+    logs, seen = tmp_path / "logs", []
+    logs.mkdir()
+    cluster.register_plugin(SetEnvironment(str(logs)))
+    index = sweep(
+        load,
+        PROMPTS,
+        SEEDS,
+        {"plain": None},
+        tmp_path / "runs",
+        call=call_of(tiny),
+        score=logged,
+        client=cluster,
+        progress=lambda done, of: seen.append((done, of)),
+    )
+    assert (logs / "killed").exists()
+    assert seen == [(number, 8) for number in range(1, 9)]
+    made = [line.split() for line in (logs / "made").read_text().splitlines()]
+    loaded = (logs / "loaded").read_text().split()
+    assert len(made) == 8 + 1  # every run once, and the one that died with its worker once more
+    assert len(set(loaded)) == len(loaded) and {process for process, _ in made} <= set(loaded)  # one pipeline a worker
+    alone = sweep(tiny.pipe, PROMPTS, SEEDS, {"plain": None}, tmp_path / "alone", call=call_of(tiny), score=score)
+    xr.testing.assert_identical(index.drop_vars("seconds"), alone.drop_vars(["seconds", "words", "bright"]))
+    again = sweep(load, PROMPTS, SEEDS, {"plain": None}, tmp_path / "runs", call=call_of(tiny), score=logged, client=cluster)
+    xr.testing.assert_identical(again, index)
+    assert len((logs / "made").read_text().splitlines()) == len(made)
+
+
+@pytest.mark.timeout(280)
+def test_a_run_that_ends_every_worker_and_one_that_raises(tmp_path: Path, cluster: Any) -> None:
+    def once(dask_scheduler: Any) -> None:
+        dask_scheduler.allowed_failures = 0  # four workers of the default would start and die one after the other
+
+    cluster.run_on_scheduler(once)
+    with pytest.raises(VicoLensError, match="ended its worker each time"):
+        sweep(deadly, PROMPTS[:1], [0], {"plain": None}, tmp_path, client=cluster)
+    with pytest.raises(InputError, match="got 'magic'"):
+        sweep(load_quietly, PROMPTS[:1], [0], {"magic": {"baseline": "magic"}}, tmp_path, client=cluster)
+    with pytest.raises(InputError, match="expected a function that loads the pipeline"):
+        sweep(tiny_pipeline("animatediff-t2v").pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, client=cluster)
+    assert not list(tmp_path.iterdir())
 
 
 def test_grids_without_meaning_are_refused(tmp_path: Path) -> None:

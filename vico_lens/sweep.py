@@ -8,18 +8,21 @@ a worker.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import os
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from vico_lens.errors import InputError, StoreError
+from vico_lens.errors import InputError, StoreError, VicoLensError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,7 +32,9 @@ __all__ = ["Run", "load_sweep", "run_of", "sample_run", "sweep"]
 Score = Callable[[np.ndarray, str], Mapping[str, Any]]
 Sample = Callable[[Any, "Run"], tuple[np.ndarray, dict[str, Any]]]
 
+# A pipeline is loaded once a process and sweep, and called by one thread at a time: its scheduler has a state.
 _pipelines: dict[str, Any] = {}
+_turn = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,15 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Hash of the run: equal for equal runs, in any process.
+        """Hash of the run: equal for equal runs, in any process. It holds what a preset stands for, not its name alone.
 
         Examples
         --------
         >>> Run("a red circle", 0, "plain", None, {}).key == Run("a red circle", 0, "plain", None, {}).key
         True
         """
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=repr).encode()).hexdigest()[:24]
+        told = _fields(self) | {"preset": _preset_of(self.settings)}
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()[:24]
 
 
 def sweep(
@@ -113,9 +119,10 @@ def sweep(
     model : str
         What identifies the pipeline in the runs' hashes; give it if one folder is to hold runs of several models.
     client : dask.distributed.Client, optional
-        Runs are submitted to its workers.
+        Runs are submitted to its workers, which see the folder under the same path.
     retries : int
-        How often a run is tried again after its worker died.
+        How often a run that raised an error on a worker is tried again. Runs of a worker that died go to another one, however
+        often dask allows (``distributed.scheduler.allowed-failures``).
     progress : callable, optional
         Takes finished and all runs.
 
@@ -127,14 +134,20 @@ def sweep(
     Raises
     ------
     InputError
-        If the grid is empty, or `pairs` has unequal lengths.
+        If the grid is empty, `pairs` has unequal lengths, or a client is given with a pipeline in the place of its loader.
+    VicoLensError
+        If a run ended every worker that it was given to.
     """
-    seeds = list(seeds)
+    seeds = [int(seed) for seed in seeds]
     if not prompts or not seeds or not conditions or (pairs and len(prompts) != len(seeds)):
         raise InputError(
             f"expected prompts, seeds and conditions, as many prompts as seeds in pairs; got {len(prompts)} prompts, "
-            f"{len(seeds)} seeds, "
-            f"{len(conditions)} conditions, pairs={pairs}."
+            f"{len(seeds)} seeds, {len(conditions)} conditions, pairs={pairs}."
+        )
+    if client is not None and not _is_loader(pipe):
+        raise InputError(
+            f"expected a function that loads the pipeline, which every worker calls once; got {type(pipe).__name__}. With a "
+            "client hand over the function: sweep(vico_lens.load_pipeline, ..., client=client)."
         )
     folder = Path(to)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,45 +157,66 @@ def sweep(
         for prompt, seed in cells
         for name, settings in conditions.items()
     ]
-    missing = [
-        run for run in dict.fromkeys((run.key, index) for index, run in enumerate(runs)) if not _place(folder, run[0]).exists()
-    ]
-    todo = [runs[index] for _, index in missing]
-    done = len(runs) - len(todo)
-    if client is not None:
-        futures = client.map(
-            run_of, todo, folder=str(folder), pipe=pipe, score=score, keep_videos=keep_videos, retries=retries, pure=False
-        )
-        for future in futures:
-            future.result()
-            done += 1
-            if progress:
-                progress(done, len(runs))
-    else:
-        for run in todo:
-            run_of(run, folder=str(folder), pipe=pipe, score=score, keep_videos=keep_videos)
-            done += 1
-            if progress:
-                progress(done, len(runs))
-    return load_sweep(folder, keys=[run.key for run in runs])
+    keys = [run.key for run in runs]
+    todo = [run for key, run in dict(zip(keys, runs, strict=True)).items() if not _place(folder, key).exists()]
+    make = functools.partial(
+        run_of, folder=str(folder), pipe=pipe, score=score, keep_videos=keep_videos, session=uuid.uuid4().hex
+    )
+    finished = _on_workers(client, make, todo, retries) if client is not None else map(make, todo)
+    for done, _ in enumerate(finished, start=len(runs) - len(todo) + 1):
+        if progress:
+            progress(done, len(runs))
+    _remove_drafts(folder, set(keys))
+    return load_sweep(folder, keys=keys)
+
+
+def _on_workers(client: Any, make: Callable[[Run], str], todo: Sequence[Run], retries: int) -> Iterator[str]:
+    """Run on the workers of a dask client; yields keys as runs finish.
+
+    A worker that dies loses the results it held, so dask asks for those runs again; they find their record and return at once.
+    """
+    from distributed import KilledWorker, as_completed
+
+    futures = client.map(make, todo, retries=retries, pure=False)
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except KilledWorker as error:
+        raise VicoLensError(
+            f"expected every run to end, but one ended its worker each time it was tried: {error}. Is there memory for one "
+            "pipeline a worker? What is finished is kept; start the sweep again."
+        ) from error
+    finally:
+        client.cancel(futures)
 
 
 def run_of(
-    run: Run, *, folder: str, pipe: Any, score: Score | None = None, keep_videos: bool = False, sample: Sample | None = None
+    run: Run,
+    *,
+    folder: str,
+    pipe: Any,
+    score: Score | None = None,
+    keep_videos: bool = False,
+    sample: Sample | None = None,
+    session: str = "",
 ) -> str:
-    """Make one run unless its record is there, and write that; returns its key. `sample` takes the place of `sample_run`."""
-    place = _place(Path(folder), run.key)
-    if place.exists():
-        return run.key
-    video, told = (sample or sample_run)(_loaded(pipe), run)
-    record: dict[str, Any] = {name: value for name, value in asdict(run).items() if name not in ("call", "settings")}
-    record |= {"settings": repr(run.settings), "call": repr(run.call)} | told
-    if score is not None:
-        record |= {name: _plain(value) for name, value in score(video, run.prompt).items()}
-    if keep_videos:
-        _write(place.with_suffix(".npz"), lambda path: np.savez_compressed(path, rgb=video))
-    _write(place, lambda path: path.write_text(json.dumps(record, allow_nan=True)))
-    return run.key
+    """Make one run unless its record is there, and write that; returns its key.
+
+    `sample` takes the place of `sample_run`; a loader `pipe` is called once a process and `session`.
+    """
+    key = run.key
+    place = _place(Path(folder), key)
+    with _turn:
+        if place.exists():
+            return key
+        video, told = (sample or sample_run)(_loaded(pipe, session), run)
+        record = _fields(run) | {"settings": repr(run.settings), "call": repr(run.call)} | told
+        if score is not None:
+            record |= {name: _plain(value) for name, value in score(video, run.prompt).items()}
+        if keep_videos:
+            _write(place.with_suffix(".npz"), lambda file: np.savez_compressed(file, rgb=video))
+        _write(place, lambda file: file.write(json.dumps(record, allow_nan=True).encode()))
+    return key
 
 
 def load_sweep(folder: str | os.PathLike[str], keys: Sequence[str] | None = None) -> xr.Dataset:
@@ -209,7 +243,7 @@ def load_sweep(folder: str | os.PathLike[str], keys: Sequence[str] | None = None
     import pandas as pd
     import xarray as xr
 
-    places = [_place(Path(folder), key) for key in keys] if keys is not None else sorted(Path(folder).glob("*.json"))
+    places = [_place(Path(folder), key) for key in keys] if keys is not None else sorted(Path(folder).glob("[!.]*.json"))
     if not places:
         raise StoreError(f"expected finished runs in {folder}, got none; has the sweep started?")
     rows = []
@@ -277,28 +311,59 @@ def _told(cost: Any) -> dict[str, Any]:
     return {"row_forwards": float(cost.row_forwards), "seconds": float(cost.seconds)}
 
 
-def _loaded(pipe: Any) -> Any:
-    """The pipeline itself, or what its loader returns, loaded once a process."""
-    if not callable(pipe) or hasattr(pipe, "components"):
+def _fields(run: Run) -> dict[str, Any]:
+    """Fields by name; not by `asdict`, which would turn step rules and schedules into mappings without a class."""
+    return {field.name: getattr(run, field.name) for field in fields(run)}
+
+
+def _preset_of(settings: Mapping[str, Any] | None) -> str:
+    """What the preset named in a run's settings stands for, so that a record is not taken for a run under another one."""
+    if settings is None or settings.get("baseline") in ("compose", "reweight"):
+        return ""
+    from vico_lens.balancing import presets
+
+    preset = settings.get("preset", "observe" if "baseline" in settings else "default")
+    return repr(presets[preset] if isinstance(preset, str) else preset)
+
+
+def _is_loader(pipe: Any) -> bool:
+    """Whether this is a function that loads a pipeline; pipelines can be called too."""
+    return inspect.isroutine(pipe) or inspect.isclass(pipe) or isinstance(pipe, functools.partial)
+
+
+def _loaded(pipe: Any, session: str) -> Any:
+    """The pipeline itself, or what its loader returns; that of an earlier sweep is let go, it may fill the device."""
+    if not _is_loader(pipe):
         return pipe
-    name = f"{getattr(pipe, '__module__', '')}.{getattr(pipe, '__qualname__', repr(pipe))}"
-    if name not in _pipelines:
-        _pipelines[name] = pipe()
-    return _pipelines[name]
+    if session not in _pipelines:
+        _pipelines.clear()
+        _pipelines[session] = pipe()
+    return _pipelines[session]
 
 
 def _place(folder: Path, key: str) -> Path:
     return folder / f"{key}.json"
 
 
-def _write(place: Path, write: Callable[[Path], object]) -> None:
+def _write(place: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write beside the place and move into it: a file at its place is whole."""
-    draft = place.with_name(f".{place.stem}.{uuid.uuid4().hex}{place.suffix}")
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
     try:
-        write(draft)
+        with draft.open("wb") as file:
+            write(file)
         os.replace(draft, place)
+    except FileNotFoundError:
+        if not place.exists():  # else another process made the same run, and removed our draft with its own
+            raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _remove_drafts(folder: Path, keys: Collection[str]) -> None:
+    """Remove what killed processes left of runs that are finished now."""
+    for draft in folder.glob(".*.part"):
+        if draft.name.split(".")[1] in keys:
+            draft.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:
