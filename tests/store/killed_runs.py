@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from vico_lens.schema import AttentionCall
+from vico_lens.storage import zarrfile
 from vico_lens.store import TraceWriter
 from vico_lens.testing.traces import fake_attrs, fake_calls, fake_sites, fake_tokens
 
@@ -28,17 +29,17 @@ def calls_of(step: int) -> list[AttentionCall]:
 
 def die_while_writing(nth: int) -> None:
     """Kill this process in the middle of its `nth` file."""
-    original, count = Path.write_bytes, 0
+    original, count = zarrfile.write_file, 0
 
-    def write(self: Path, data: bytes) -> int:
+    def write(path: str, data: bytes) -> None:
         nonlocal count
         count += 1
         if count == nth:
-            original(self, data[: len(data) // 2])
+            original(path, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, data)
+        original(path, data)
 
-    Path.write_bytes = write  # type: ignore[assignment, method-assign]
+    zarrfile.write_file = write
 
 
 def run(path: Path, log: Path) -> None:

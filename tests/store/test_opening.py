@@ -114,3 +114,17 @@ def test_what_is_no_trace_at_all() -> None:
         validate_trace(xr.Dataset())  # type: ignore[arg-type]
     with pytest.raises(SchemaError, match=r"expected groups such as /cross/8x8x8"):
         validate_trace(xr.DataTree())
+
+
+def test_traces_with_a_folder_an_axis_open_too(tmp_path: Path) -> None:
+    """Our first traces, and what other writers of Zarr do by default."""
+    path = tmp_path / "run.zarr"
+    written = fake_trace(to=path, form="factors", mask_padding=True, video=True).load()
+    for meta in path.rglob("zarr.json"):
+        meta.write_text(meta.read_text().replace('"separator": "."', '"separator": "/"'))
+    for chunk in [file for file in path.rglob("c.*") if file.is_file()]:
+        nested = chunk.parent / chunk.name.replace(".", "/")
+        nested.parent.mkdir(parents=True, exist_ok=True)
+        chunk.rename(nested)
+    assert not list(path.rglob("c.*"))
+    assert_traces_close(open_trace(path), written, atol=0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import xarray as xr
 import zarr
 
 from vico_lens.errors import InputError, SchemaError, StoreError
+from vico_lens.storage import zarrfile
 from vico_lens.storage.zarrfile import Directory
 from vico_lens.store import TraceWriter, open_trace
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace, record
@@ -26,17 +27,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up in the third step: the error says so and how much is safe, and that much opens."""
     calls = [call for step in range(4) for call in fake_calls(SITES, step=step)]
-    written = []
-    original = Path.write_bytes
+    original = zarrfile.write_file
 
-    def full(self: Path, data: Any) -> int:
-        if "/c/2/" in str(self):
-            original(self, data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
-        written.append(self)
-        return original(self, data)
+    def full(path: str, data: bytes) -> None:
+        if "/c.2." in path:
+            original(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        original(path, data)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zarrfile, "write_file", full)
     writer = TraceWriter(tmp_path / "run.zarr")
     with pytest.raises(StoreError, match=r"cannot write .*run\.zarr: No space left on device\. 2 finished steps are safe"):
         record(writer, calls, [fake_tokens()], {"prompt": "p"}, steps=range(4))
@@ -44,7 +43,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = writer.close(complete=False)
     assert tree.sizes["step"] == 2
     assert np.isfinite(tree["cross/2x2x2"].weights.values).all()
-    assert not [name for name in contents(tmp_path) if name.endswith(".partial")]
+    assert not [name for name in contents(tmp_path) if name.endswith(".partial") or "/c.2." in name]
 
 
 @pytest.mark.parametrize("name", ["run.zarr", "run.zarr.zip"])
@@ -104,7 +103,7 @@ def test_damaged_chunk_is_named(tmp_path: Path, damage: str, form: str) -> None:
     path = tmp_path / "run.zarr"
     fake_trace(to=path, form=form)  # type: ignore[arg-type]
     name = "weights" if form == "weights" else "key"
-    chunk = next(file for file in sorted((path / "temporal/4x4x4" / name / "c/1").rglob("*")) if file.is_file())
+    chunk = next(file for file in sorted((path / "temporal/4x4x4" / name).glob("c.1.*")))
     data = chunk.read_bytes()
     flipped = data[:40] + bytes([data[40] ^ 1]) + data[41:]
     chunk.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": flipped}[damage])
@@ -169,7 +168,7 @@ def test_directory_leaves_no_partial_file_behind(tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="Input/output"):
         target.put("a/b", b"second")
     assert contents(tmp_path) == {"a/b": b"first"}

@@ -7,17 +7,29 @@ of small parts. Anything else (a zip, an object store, strings) goes through zar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 
-__all__ = ["Fetch", "decode", "encode", "read_part"]
+__all__ = ["SEPARATOR", "Fetch", "chunk_key", "decode", "encode", "read_part"]
+
+SEPARATOR = "."
+"""Between the numbers in the names of the chunks that are written here; other writers, and our first traces, use ``/``."""
 
 Fetch = Callable[[str], bytes | None]
 """Gives the bytes under a key, None if there are none."""
+
+
+def chunk_key(path: str, index: Iterable[int], separator: str = SEPARATOR) -> str:
+    """Return the key of a chunk of the array at `path`.
+
+    >>> chunk_key("cross/4x4x4/weights", [0, 3])
+    'cross/4x4x4/weights/c.0.3'
+    """
+    return f"{path}/{separator.join(['c', *map(str, index)])}"
 
 
 def encode(chunk: np.ndarray, *, compress: bool) -> bytes:
@@ -54,6 +66,7 @@ def read_part(
     key: Sequence[Any],
     *,
     compressed: bool,
+    separator: str = SEPARATOR,
 ) -> np.ndarray:
     """Read an orthogonal selection of an array.
 
@@ -73,6 +86,8 @@ def read_part(
         One integer (drops the axis), slice or index array an axis.
     compressed : bool
         As in `encode`.
+    separator : str
+        As in `chunk_key`.
 
     Returns
     -------
@@ -88,7 +103,7 @@ def read_part(
     out = np.full([len(part) for part in wanted], fill, dtype)
     sides = [_by_chunk(part, length) for part, length in zip(wanted, chunks, strict=True)]
     for places in itertools.product(*sides):
-        data = fetch("/".join([path, "c", *(str(number) for number, _, _ in places)]))
+        data = fetch(chunk_key(path, (number for number, _, _ in places), separator))
         if data is not None:
             chunk = decode(data, dtype, compressed=compressed).reshape(chunks)
             out[_grid([to for _, to, _ in places])] = chunk[_grid([inside for _, _, inside in places])]

@@ -122,9 +122,13 @@ def _root(source: Any, name: str) -> tuple[zarr.Group, Path | None]:
 _NUMBERS = (("bytes",), ("bytes", "blosc", "crc32c"))
 
 
-def _codecs(array: zarr.Array[Any]) -> tuple[str, ...]:
-    listed: Any = array.metadata.to_dict()["codecs"]
-    return tuple(codec["name"] for codec in listed)
+def _form(array: zarr.Array[Any]) -> tuple[tuple[str, ...], str]:
+    """Names of the codecs of an array, and what stands between the numbers in its chunks' names."""
+    meta: Any = array.metadata.to_dict()
+    encoding = meta["chunk_key_encoding"]
+    named = encoding["name"] == "default"
+    separator = encoding.get("configuration", {}).get("separator", "/") if named else ""
+    return tuple(codec["name"] for codec in meta["codecs"]), separator
 
 
 class _Reader:
@@ -134,7 +138,7 @@ class _Reader:
         self.name = name
         self.arrays = arrays
         self._fetch = fetch
-        self._codecs = {path: _codecs(array) for path, array in arrays.items()}
+        self._forms = {path: _form(array) for path, array in arrays.items()}
 
     def read(self, path: str, key: tuple[Any, ...]) -> np.ndarray:
         """Read an orthogonal selection: integers, slices, index arrays and one ellipsis."""
@@ -142,12 +146,12 @@ class _Reader:
         if ... in [part for part in key if part is Ellipsis]:
             at = next(i for i, part in enumerate(key) if part is Ellipsis)
             key = (*key[:at], *[slice(None)] * (array.ndim - len(key) + 1), *key[at + 1 :])
-        codecs = self._codecs[path]
+        codecs, separator = self._forms[path]
         try:
-            if self._fetch is not None and codecs in _NUMBERS:
+            if self._fetch is not None and codecs in _NUMBERS and separator:
                 fill: Any = array.fill_value
                 extent = (array.shape, array.chunks, array.dtype, fill)
-                return read_part(self._fetch, path, *extent, key, compressed=len(codecs) > 1)
+                return read_part(self._fetch, path, *extent, key, compressed=len(codecs) > 1, separator=separator)
             plain = tuple(_as_slice(part) for part in key)
             if any(isinstance(part, np.ndarray) for part in plain):
                 return np.asarray(array.oindex[plain])
