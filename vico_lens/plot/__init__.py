@@ -14,6 +14,7 @@ from vico_lens.plot.flow import sankey, sankey_numbers
 from vico_lens.plot.intervals import wilson
 from vico_lens.plot.maps import influence, influence_numbers, method_maps, method_maps_numbers, side_by_side
 from vico_lens.plot.network import layered_graph, layered_graph_numbers
+from vico_lens.plot.residual import residual_graph, residual_graph_numbers
 from vico_lens.plot.routes import concept_graphs
 from vico_lens.plot.shares import shares, shares_numbers
 from vico_lens.plot.sweeps import sweep, sweep_numbers
@@ -43,6 +44,8 @@ __all__ = [
     "layered_graph_numbers",
     "method_maps",
     "method_maps_numbers",
+    "residual_graph",
+    "residual_graph_numbers",
     "sankey",
     "sankey_numbers",
     "save_gif",

@@ -21,7 +21,8 @@ __all__ = ["layered_graph", "layered_graph_numbers"]
 
 _CUT = PALETTE["vermillion"]
 _LARGEST = 400  # edges; beyond this a drawing of single edges is a grey cloud
-_LABELLED = 16  # edges; beyond this the numbers on edges overlap and only the pointer shows them
+LABELLED = 16  # edges; beyond this the numbers on edges overlap and only the pointer shows them
+_PIXELS = (115, 62)  # about what one layer, and one row of nodes, take on a page
 
 
 def layered_graph_numbers(graph: nx.DiGraph) -> list[dict[str, Any]]:
@@ -58,15 +59,16 @@ def layered_graph(graph: nx.DiGraph, *, theme: Theme = "light") -> Figure:
     Parameters
     ----------
     graph : see `layered_graph_numbers`
+        With the graph attribute ``under_way`` the flow on its edges is shown as one that is no maximum yet.
     theme : {"light", "dark"}
     """
     rows = layered_graph_numbers(graph)
-    place = _places(graph)
+    place = places_of(graph)
     finite = [row["capacity"] for row in rows if np.isfinite(row["capacity"])]
     most = max(finite, default=1.0) or 1.0
     fig = new_figure(theme)
     for row in rows:
-        xs, ys = _curve(place[row["source"]], place[row["target"]])
+        xs, ys = curve(place[row["source"]], place[row["target"]])
         told = f"capacity {number(row['capacity'])}, flow {number(row['flow'])}{', in the min cut' if row['cut'] else ''}"
         wide = 1.5 + 11 * min(1.0, row["capacity"] / most)
         edge = {"x": xs, "y": ys, "mode": "lines", "showlegend": False, "hoverinfo": "text", "text": told}
@@ -75,29 +77,40 @@ def layered_graph(graph: nx.DiGraph, *, theme: Theme = "light") -> Figure:
             core = max(1.2, wide * min(1.0, row["used"]))
             style = {"color": _CUT, "width": core, "dash": "5px,3px"} if row["cut"] else {"color": ACCENT, "width": core}
             fig.add_scatter(**edge, line=style)
-        if row["flow"] > 1e-12 and len(rows) <= _LABELLED:
-            fig.add_annotation(
-                x=xs[len(xs) // 3],
-                y=ys[len(ys) // 3],
-                text=f"{number(row['flow'])} / {number(row['capacity'])}",
-                showarrow=False,
-                font_size=11,
-                yshift=11,
-            )
-    _draw_nodes(fig, graph, place)
+        # An unbounded edge carries what the others let through: only the finite ones are worth a number at rest.
+        if len(rows) <= LABELLED and (row["flow"] > 1e-12 or np.isfinite(row["capacity"])):
+            label(fig, xs, ys, f"{number(row['flow'])} / {number(row['capacity'])}")
+    draw_nodes(fig, graph, place)
     sent = sum(row["flow"] for row in rows if graph.nodes[row["source"]].get("kind") == "source")
     cut = [row for row in rows if row["cut"]]
     edges = f"{len(cut)} edge{'s' if len(cut) != 1 else ''}"
     closed = number(sum(row["capacity"] for row in cut))
-    finding = f"The maximum flow is {number(sent)}, held back by a cut of {edges} with capacity {closed}"
+    note = "Width: capacity. Core: flow." + (" Numbers: flow / capacity." if len(rows) <= LABELLED else "")
+    if graph.graph.get("under_way"):
+        finding = f"{number(sent)} reaches the video so far" if sent else "Nothing has been sent yet"
+    else:
+        finding = f"The maximum flow is {number(sent)}, held back by a cut of {edges} with capacity {closed}"
+        note += " Red, dashed: the min cut."
+    return finish(fig, finding, note, theme=theme, height=height_of(graph))
+
+
+def height_of(graph: nx.DiGraph) -> int:
+    """Height of the drawing in pixels: room for the nodes of the fullest layer."""
     deepest = max(np.unique([data["layer"] for _, data in graph.nodes(data=True)], return_counts=True)[1])
-    note = "Width: capacity. Core: flow. Red, dashed: the min cut." + (
-        " Numbers: flow / capacity." if len(rows) <= _LABELLED else ""
-    )
-    return finish(fig, finding, note, theme=theme, height=int(min(760, max(280, 80 + 62 * deepest))))
+    return int(min(760, max(280, 80 + 62 * deepest)))
 
 
-def _places(graph: nx.DiGraph) -> dict[Any, tuple[float, float]]:
+def label(fig: Figure, xs: list[float], ys: list[float], text: str) -> None:
+    """Write a number beside an edge, a third of the way along, where edges that cross have parted."""
+    i = len(xs) // 3
+    # Across the edge as it appears, so that the number of a steep edge does not lie on its line.
+    dx, dy = _PIXELS[0] * abs(xs[i + 1] - xs[i - 1]), _PIXELS[1] * (ys[i + 1] - ys[i - 1]) * (1 if xs[-1] > xs[0] else -1)
+    length = float(np.hypot(dx, dy)) or 1.0
+    aside = -dy / length * (13 + 4.4 * len(text) * abs(dy) / length)
+    fig.add_annotation(x=xs[i], y=ys[i], text=text, showarrow=False, font_size=11, yshift=11 * dx / length, xshift=aside)
+
+
+def places_of(graph: nx.DiGraph) -> dict[Any, tuple[float, float]]:
     """Layers from left to right, in each layer the nodes by frame, row and column from top to bottom."""
     layers: dict[int, list[Any]] = defaultdict(list)
     for node, data in graph.nodes(data=True):
@@ -110,7 +123,7 @@ def _places(graph: nx.DiGraph) -> dict[Any, tuple[float, float]]:
     return place
 
 
-def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
+def curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
     """Draw a straight line to the next layer; an arc round the nodes between when layers are skipped."""
     t = np.linspace(0, 1, 13)
     span = end[0] - start[0]
@@ -119,7 +132,7 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[f
     return x.round(4).tolist(), y.round(4).tolist()
 
 
-def _draw_nodes(fig: Figure, graph: nx.DiGraph, place: dict[Any, tuple[float, float]]) -> None:
+def draw_nodes(fig: Figure, graph: nx.DiGraph, place: dict[Any, tuple[float, float]]) -> None:
     nodes = list(graph.nodes(data=True))
     labels = [plain(_name(node, data)) for node, data in nodes]
     ends = {plain(_name(node, data)) for node, data in nodes if data.get("kind") in ("source", "token")}

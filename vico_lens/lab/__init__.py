@@ -1,0 +1,25 @@
+"""A flow laboratory: attention graphs small enough to solve by hand, in exact arithmetic.
+
+`Network` is the graph, `Flow` what has been pushed through it so far and what the residual graph still lets through, `readings`
+what max flow, rollout and widest path say of the same capacities, and `presets` are networks worth solving.
+"""
+
+from vico_lens.lab.flow import Cut, Flow, Path
+from vico_lens.lab.network import VIDEO, Edge, Network
+from vico_lens.lab.presets import Preset, presets
+from vico_lens.lab.readings import leaders, readings, rollout, widest_path
+
+__all__ = [
+    "VIDEO",
+    "Cut",
+    "Edge",
+    "Flow",
+    "Network",
+    "Path",
+    "Preset",
+    "leaders",
+    "presets",
+    "readings",
+    "rollout",
+    "widest_path",
+]
