@@ -15,7 +15,7 @@ from vico_lens.errors import InputError
 from vico_lens.kernels.bounds import widest_path as widest_kernel
 from vico_lens.kernels.maxflow import max_flow
 from vico_lens.kernels.rollout import rollout as rollout_kernel
-from vico_lens.lab import VIDEO, Flow, Network, Path, leaders, presets, readings, rollout, widest_path
+from vico_lens.lab import VIDEO, Flow, Game, Network, Path, cut_in_words, leaders, presets, readings, rollout, widest_path
 from vico_lens.lab.network import exact
 
 TENTHS = st.integers(0, 10).map(lambda tenths: Fraction(tenths, 10))
@@ -153,3 +153,29 @@ def test_wrong_moves_are_refused_in_words():
         flow.push(Path(("a1", "a2", VIDEO), Fraction(1)))
     with pytest.raises(InputError, match="one of the concepts"):
         Flow(flow.network, "cat").paths()
+
+
+def test_a_game_wants_a_prediction_first_and_says_how_it_ended():
+    game = Game.start(presets["take_back"].network, "red circle")
+    with pytest.raises(InputError, match="prediction first"):
+        game.push(game.flow.paths()[0])
+    game = game.predict(0.5)
+    game = game.push(game.flow.paths()[0])
+    with pytest.raises(InputError, match="before the first push"):
+        game.predict(0.9)
+    assert not game.solved and game.verdict() == ""
+    assert game.back().pushes == 0 and game.back().prediction == Fraction(1, 2) and game.back().back().pushes == 0
+    game = game.push(game.flow.paths()[0])
+    assert game.solved and not game.right
+    assert game.verdict() == "Solved with 2 paths: the maximum flow is 0.9, you predicted 0.5."
+    told = cut_in_words(game.flow.cut(), game.flow)
+    assert "a1 → a2 (0.4), b2 → b3 (0.5), 0.9 in all" in told and "lies inside" in told
+
+
+def test_a_game_can_be_shown_and_one_without_any_way_is_solved_at_once():
+    game = Game.start(presets["full_at_source"].network, "blue square").predict("0.4").finish()
+    assert game.right and game.verdict() == "Shown: the maximum flow is 0.4, as you predicted."
+    assert "summed cross-attention" in cut_in_words(game.flow.cut(), game.flow)
+    nothing = Game.start(Network.of(["c"], [["x1"]], {("c", "x1"): 0}), "c").predict(0)
+    assert nothing.right and nothing.verdict() == "Solved: the maximum flow is 0, as you predicted."
+    assert "nothing leads" in cut_in_words(nothing.flow.cut(), nothing.flow)
