@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from vico_lens.attribution.base import METHODS, Problem, influence_of_stages
+from vico_lens.attribution.base import METHODS, Problem
 from vico_lens.attribution.captum_methods import PromptEffect
-from vico_lens.attribution.checks import stability, weight_dependence
+from vico_lens.attribution.checks import Explain, explainer, stability, weight_dependence
 from vico_lens.attribution.facade import Concepts, attribute, resolve_concepts, resolve_steps
 from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, matches, records, text_coordinate
+from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, text_coordinate
 from vico_lens.errors import InputError
 from vico_lens.faithfulness import (
     NULLS,
@@ -25,9 +25,9 @@ from vico_lens.faithfulness import (
     localisation,
     null_influences,
     removal_curves,
+    settled,
     spearman,
 )
-from vico_lens.kernels.stages import Grid, Stage
 
 __all__ = ["DEFAULT_METHODS", "compare"]
 
@@ -80,7 +80,8 @@ def compare(
     token_step : int, optional
         Step at which single tokens are taken away (deletion, insertion, infidelity) and checks run; the middle one by default.
     checks : bool
-        With `pipe`, also check methods that work on stages: whether they depend on the weights, and how far they jump.
+        With `pipe`, also check the methods themselves, on single tokens: whether they depend on the weights, and how far they
+        jump.
     seed : int
         Of the random null and of infidelity.
 
@@ -96,8 +97,9 @@ def compare(
         concept of least influence is the one whose removal changes least; ``map_correlation`` of maps with leave-one-out's;
         ``deletion`` and ``insertion``, areas under the curves of the prompt's effect; ``infidelity``.
 
-        With `checks`: ``shuffled_weights``, rank correlation of the maps before and after the model's weights are shuffled (near
-        0 for a method that explains the model), and ``sensitivity``, the largest relative change for a small change of the text.
+        With `checks`: ``shuffled_weights``, rank correlation of the maps (of the tokens, for a method without maps) before and
+        after the denoiser's weights are shuffled, near 0 for a method that explains the model; and ``sensitivity``, the largest
+        relative change for a small change of the text.
 
         With `masks`: ``iou`` and ``pointing``. Scores a method cannot have (no map) are NaN.
 
@@ -139,12 +141,14 @@ def compare(
             words = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
             per_token = {label: run(name, words, at, extra) for label, (name, extra) in plan.items()}
             per_token |= null_influences(run("cross_attention", words, at, {}), list(words.values()), seed)
-            call, switch = _switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
+            call, switch = token_switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
             table = table.assign(_token_scores(switch, per_token, seed))
             if checks:
-                target = choose_grid(records(tree, layers=layers), grid)
-                asked = [plan.get(label) for label in found]
-                table = table.assign(_checked(pipe, call, asked, list(named.values()), target, layers, seed))
+                asked = {
+                    label: explainer(tree, pipe, name, words, sampling=sampling, **common, **extra)
+                    for label, (name, extra) in plan.items()
+                }
+                table = table.assign(_checked(call, [asked.get(label) for label in found], seed))
     if masks is not None:
         table = table.assign(_localised(found, masks))
     table.attrs = {
@@ -186,16 +190,16 @@ def _agreement(first: xr.DataArray, second: xr.DataArray) -> float:
     if first is second:
         return 1.0
     if _has_map(first) and _has_map(second):
-        return _map_correlation(first, second)
+        return map_correlation(first, second)
     return _share_correlation(first, second)
 
 
-def _map_correlation(first: xr.DataArray, second: xr.DataArray) -> float:
+def map_correlation(first: xr.DataArray, second: xr.DataArray) -> float:
     """Mean over concepts and steps of the rank correlation over places; a method without steps is held against every step."""
     first, second = xr.broadcast(first.reset_coords(drop=True), second.reset_coords(drop=True))
     maps = [abs(part).transpose(..., "frame", "y", "x").values for part in (first, second)]
     pairs = zip(*(part.reshape(-1, np.prod(part.shape[-3:])) for part in maps), strict=True)
-    return float(np.mean([spearman(a, b) for a, b in pairs]))
+    return float(np.mean([spearman(settled(a), settled(b)) for a, b in pairs]))
 
 
 def _share_correlation(first: xr.DataArray, second: xr.DataArray) -> float:
@@ -214,7 +218,7 @@ def _against_causal(found: Mapping[str, xr.DataArray], causal: xr.DataArray) -> 
         least = (share == share.min("concept")).astype(float)
         least = least / least.sum("concept")  # ties count as a guess
         hits.append(float(least.isel(concept=weakest).mean()))
-        maps.append(_map_correlation(influence, causal) if _has_map(influence) and _has_map(causal) else np.nan)
+        maps.append(map_correlation(influence, causal) if _has_map(influence) and _has_map(causal) else np.nan)
     return {
         "rank_correlation": ("method", [_share_correlation(influence, causal) for influence in found.values()]),
         "weakest_found": ("method", hits),
@@ -222,9 +226,15 @@ def _against_causal(found: Mapping[str, xr.DataArray], causal: xr.DataArray) -> 
     }
 
 
-def _switch(
-    tree: xr.DataTree, pipe: Any, step: int, tokens: Sequence[int], sampling: Mapping[str, Any] | None, prompt: int | None
+def token_switch(
+    tree: xr.DataTree,
+    pipe: Any,
+    step: int,
+    tokens: Sequence[int],
+    sampling: Mapping[str, Any] | None = None,
+    prompt: int | None = None,
 ) -> tuple[DenoiserCall, TokenSwitch]:
+    """The denoiser call of a step, and its prediction as a function of which of `tokens` are there."""
     run = sampling_of(tree, None, sampling, prompt)
     call = record_calls(pipe, run, [step])[step]
     null = text_of_prompt(pipe, run, "", len(call.text))
@@ -232,32 +242,21 @@ def _switch(
     return call, TokenSwitch(PromptEffect(call, null, problem, "video"), call.text.float(), null.float(), tokens)
 
 
-def _checked(
-    pipe: Any,
-    call: DenoiserCall,
-    asked: Sequence[tuple[str, Mapping[str, Any]] | None],
-    tokens: Sequence[Sequence[int]],
-    grid: Grid,
-    layers: Layers,
-    seed: int,
-) -> dict[str, Any]:
-    """Dependence on the weights and sensitivity of each method that works on stages; NaN for the others and the nulls."""
-    rows = []
-    for pair in asked:
-        if pair is None or METHODS[pair[0]].needs_pipe:
-            rows.append((np.nan, np.nan))
-            continue
-        name, options = pair
-
-        def explain(stages: Sequence[Stage], name: str = name, options: Mapping[str, Any] = options) -> Tensor:
-            return influence_of_stages([stage for stage in stages if matches(stage, layers)], tokens, name, grid=grid, **options)
-
-        trained, shuffled = weight_dependence(pipe, call, explain, seed=seed)
-        pairs = zip(trained.flatten(1).tolist(), shuffled.flatten(1).tolist(), strict=True)
-        correlation = float(np.mean([spearman(a, b) for a, b in pairs]))
-        rows.append((correlation, stability(pipe, call, explain, seed=seed)))
+def _checked(call: DenoiserCall, explain: Sequence[Explain | None], seed: int) -> dict[str, Any]:
+    """Dependence on the weights and sensitivity of each method; NaN for the nulls."""
+    rows = [
+        (np.nan, np.nan) if one is None else (match(*weight_dependence(call, one, seed=seed)), stability(call, one, seed=seed))
+        for one in explain
+    ]
     scores = np.array(rows, dtype=np.float64).T
     return {name: ("method", values) for name, values in zip(("shuffled_weights", "sensitivity"), scores, strict=True)}
+
+
+def match(first: Tensor, second: Tensor) -> float:
+    """Rank correlation of two explanations: of the maps, mean over concepts, or of the concepts where there are no maps."""
+    if first.ndim == 1:
+        return spearman(first.numpy(), second.numpy())
+    return float(np.mean([spearman(a.numpy(), b.numpy()) for a, b in zip(first, second, strict=True)]))
 
 
 def _token_scores(switch: TokenSwitch, per_token: Mapping[str, xr.DataArray], seed: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "localisation",
     "null_influences",
     "removal_curves",
+    "settled",
     "spearman",
     "summarise",
 ]
@@ -57,6 +58,12 @@ def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return ((2 * last - count - 1) / 2.0)[place]
+
+
+def settled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values relative to the largest, to nine decimals: what differs by the rounding of a solver alone must not be ranked."""
+    largest = np.abs(values).max(initial=0.0)
+    return np.round(values / largest, 9) if largest > 0 else values
 
 
 def concept_shares(influence: xr.DataArray) -> xr.DataArray:
@@ -97,8 +104,9 @@ def localisation(influence: xr.DataArray, masks: Any) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``iou`` and ``pointing`` (1 if the largest influence of a frame lies on the object), means over frames in which the object
-        is there, with dimension ``concept`` and ``step`` if any.
+        ``iou`` and ``pointing`` (1 if the largest influence of a frame lies on the object; of equal ones, the part that does),
+        means over frames in which the object is there, with dimension ``concept`` and ``step`` if any. Equal influence everywhere
+        gets what a random choice would get on average, not what the order of places would give.
 
     Raises
     ------
@@ -117,16 +125,17 @@ def localisation(influence: xr.DataArray, masks: Any) -> xr.Dataset:
     grid = [influence.sizes[dim] for dim in _PLACES]
     true = (resample_axes(values, [1, 2, 3], grid, "mean") >= 0.5).flatten(2).numpy()
     maps = influence.transpose(..., "concept", *_PLACES)
-    flat = maps.values.reshape(*maps.shape[:-3], grid[0], -1)
+    flat = settled(maps.values).reshape(*maps.shape[:-3], grid[0], -1)
     area = true.sum(-1)
-    rank = np.argsort(np.argsort(-flat, axis=-1, kind="stable"), axis=-1)
-    chosen = rank < area[..., None]
-    union = (chosen | true).sum(-1)
+    # The object's area is taken in order of influence; places of equal influence share what is left for them.
+    least = np.take_along_axis(-np.sort(-flat, axis=-1), np.broadcast_to(np.maximum(area - 1, 0), flat.shape[:-1])[..., None], -1)
+    above, level = flat > least, flat == least
+    chosen = above + level * (area[..., None] - above.sum(-1, keepdims=True)) / level.sum(-1, keepdims=True)
+    hit = (chosen * true).sum(-1)
     there = area > 0
-    iou = np.where(there, (chosen & true).sum(-1) / np.maximum(union, 1), np.nan)
-    pointing = np.where(
-        there, np.take_along_axis(np.broadcast_to(true, flat.shape), flat.argmax(-1)[..., None], -1)[..., 0], np.nan
-    )
+    iou = np.where(there, hit / np.maximum(2 * area - hit, 1), np.nan)
+    top = flat == flat.max(-1, keepdims=True)
+    pointing = np.where(there, (top & true).sum(-1) / top.sum(-1), np.nan)
     dims = maps.dims[:-2]
     result = xr.Dataset(
         {"iou": (dims, iou), "pointing": (dims, pointing.astype(float))}, coords={"concept": influence["concept"].values}

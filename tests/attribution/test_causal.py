@@ -8,7 +8,7 @@ import torch
 
 import vico_lens as vl
 from vico_lens.attribution import influence_of_stages, stages_from_trace
-from vico_lens.attribution.checks import live_stages, shuffled_weights, stability, weight_dependence
+from vico_lens.attribution.checks import explainer, live_stages, shuffled_weights, stability, weight_dependence
 from vico_lens.attribution.replay import record_calls, sampling_of, text_of_prompt, with_text
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.testing.eager import eager_tree
@@ -199,8 +199,9 @@ def test_comparison_with_the_model(animate):
     assert causal["rank_correlation"] == 1 and causal["map_correlation"] == 1 and causal["weakest_found"] == 1
     assert table["rank_correlation"].sel({"method": "uniform"}) == 0 and table["weakest_found"].sel({"method": "uniform"}) == 0.5
     assert np.isfinite(table[["deletion", "insertion", "infidelity"]].to_array()).all()
-    assert np.isfinite(table["shuffled_weights"][0]) and np.isnan(table["shuffled_weights"][1:]).all()
-    assert 0 < table["sensitivity"][0] < 1
+    for score in ("shuffled_weights", "sensitivity"):
+        assert np.isfinite(table[score][:2]).all() and np.isnan(table[score][2:]).all()
+    assert (abs(table["shuffled_weights"][:2]) < 1).all() and (table["sensitivity"][:2] > 0).all()
 
 
 def test_replayed_stages_are_the_traced_ones(animate):
@@ -217,20 +218,35 @@ def test_checks_tell_a_method_that_looks_from_one_that_does_not(animate):
     call = record_calls(tiny.pipe, sampling_of(tree, None, None), [1])[1]
     before = {name: value.clone() for name, value in tiny.pipe.unet.state_dict().items()}
 
-    def looks(stages):
-        return influence_of_stages(stages, [(2,), (9,)], "cross_attention")
+    looks = explainer(tree, tiny.pipe, "cross_attention", {"one": (2,), "two": (9,)})
 
-    def blind(stages):
+    def blind(call):
         return torch.arange(8.0).reshape(2, 4)
 
-    trained, shuffled = weight_dependence(tiny.pipe, call, looks)
-    assert not torch.allclose(trained, shuffled)
-    assert torch.equal(*weight_dependence(tiny.pipe, call, blind))
-    assert 0 < stability(tiny.pipe, call, looks, samples=2) < 0.5 and stability(tiny.pipe, call, blind, samples=2) == 0
+    expected = influence_of_stages(live_stages(tiny.pipe, call), [(2,), (9,)], "cross_attention")
+    torch.testing.assert_close(looks(call), expected)
+    trained, shuffled = weight_dependence(call, looks)
+    assert torch.equal(trained, looks(call)) and not torch.allclose(trained, shuffled)
+    assert torch.equal(*weight_dependence(call, blind))
+    assert 0 < stability(call, looks, samples=2) < 0.5 and stability(call, blind, samples=2) == 0
     with pytest.raises(RuntimeError, match="stop"), shuffled_weights(tiny.pipe.unet):
         assert any(not torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())
         raise RuntimeError("stop")
     assert all(torch.equal(value, before[name]) for name, value in tiny.pipe.unet.state_dict().items())
+
+
+def test_a_method_of_the_model_is_asked_again_about_the_same_call(animate):
+    """An explainer repeats the call it is given, with the text it is given: no new sampling, no memory of the traced one."""
+    tiny, tree, _ = animate
+    concepts = {"one": (2,), "two": (9,)}
+    call = record_calls(tiny.pipe, sampling_of(tree, None, None), [1])[1]
+    explain = explainer(tree, tiny.pipe, "leave_one_out", concepts)
+    traced_answer = vl.attribute(tree, "leave_one_out", concepts, pipe=tiny.pipe, steps=1)
+    np.testing.assert_allclose(explain(call).numpy(), traced_answer.values, atol=1e-6)
+    text = call.text
+    text[2] = text[tree["token_kind"].values.tolist().index("padding")]
+    silent = explain(call.told(text))
+    assert float(silent[0].abs().max()) < 1e-6 < float(silent[1].abs().max())
 
 
 def test_the_clip_is_never_guessed(animate):

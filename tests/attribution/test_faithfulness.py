@@ -43,6 +43,16 @@ def test_localisation_of_the_mask_itself_is_perfect():
         localisation(influence.sum(("y", "x")), masks)
 
 
+def test_equal_influence_scores_as_a_random_choice_does():
+    masks = np.zeros((1, 1, 4, 4))
+    masks[0, 0, 0, :2] = masks[0, 0, 3, 2:] = 1
+    flat = xr.DataArray(np.ones((1, 1, 4, 4)), dims=("concept", "frame", "y", "x"))
+    scores = localisation(flat, masks)
+    assert scores["pointing"].item() == 4 / 16 and scores["iou"].item() == pytest.approx(1 / (4 + 4 - 1))
+    rounding = flat + 1e-13 * np.arange(16).reshape(1, 1, 4, 4)
+    xr.testing.assert_allclose(localisation(rounding, masks), scores)
+
+
 def linear(weights):
     return lambda switches: switches.double() @ torch.tensor(weights, dtype=torch.float64)
 

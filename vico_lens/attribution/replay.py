@@ -8,10 +8,10 @@ run hands them over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "DenoiserCall",
     "Sampling",
     "record_calls",
+    "replayed",
     "run_video",
     "sampling_of",
     "shared_calls",
@@ -104,13 +105,17 @@ class DenoiserCall:
         states: Tensor = self.kwargs[self.state][self.text_rows]
         return states[0].clone()
 
-    def forward(self, text: Tensor) -> Any:
-        """Repeat the call with other text states ``[token, channel]``; what the denoiser returns, as it returns it."""
+    def told(self, text: Tensor) -> DenoiserCall:
+        """Return the call with other text states ``[token, channel]`` in its conditional rows."""
         states = self.kwargs[self.state]
         before, after = states[: self.text_rows.start], states[self.text_rows.stop :]
         count = self.text_rows.stop - self.text_rows.start
         moved = torch.cat([before, text.to(states).expand(count, *text.shape), after])
-        return self.module(*self.args, **{**self.kwargs, self.state: moved})
+        return replace(self, kwargs={**self.kwargs, self.state: moved})
+
+    def forward(self, text: Tensor) -> Any:
+        """Repeat the call with other text states ``[token, channel]``; what the denoiser returns, as it returns it."""
+        return self.module(*self.args, **self.told(text).kwargs)
 
     def predict(self, text: Tensor, grid: Grid | None = None) -> Tensor:
         """Repeat the call with other text states ``[token, channel]``, seen by no trace; differentiable in them.
@@ -188,6 +193,25 @@ def shared_calls() -> Iterator[None]:
 
 
 @contextmanager
+def replayed(pipe: Any, sampling: Sampling, calls: Iterable[DenoiserCall]) -> Iterator[None]:
+    """Inside the ``with``, methods that ask for a step of this run get the call given here instead of sampling.
+
+    So a method can be asked about the same inputs after the model, or the text, has been changed.
+    """
+    given = {(*_run_name(pipe, sampling, sampling.prompt), call.step): call for call in calls}
+    token = _SHARED.set({**(_SHARED.get() or {}), **given})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _run_name(pipe: Any, sampling: Sampling, prompt: str) -> tuple[object, ...]:
+    """What tells one sampling run from another."""
+    return id(pipe), prompt, sampling.seed, repr(sorted(sampling.arguments.items()))
+
+
+@contextmanager
 def _hooked(pipe: Any, before: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[Family]:
     """Run `before` ahead of every denoiser forward that the pipeline makes."""
     family = family_of(pipe)
@@ -217,7 +241,7 @@ def record_calls(pipe: Any, sampling: Sampling, steps: Sequence[int], prompt: st
         If the run never reached a step, or the denoiser takes its text in a way that is not known.
     """
     text = sampling.prompt if prompt is None else prompt
-    run = (id(pipe), text, sampling.seed, repr(sorted(sampling.arguments.items())))
+    run = _run_name(pipe, sampling, text)
     shared = _SHARED.get()
     found: dict[int, DenoiserCall] = {}
     if shared is not None:

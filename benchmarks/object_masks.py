@@ -1,0 +1,41 @@
+"""Where the objects are, for scores of localisation: in a generated clip by colour, in a rendered one by construction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vico_lens.attribution.replay import DenoiserCall
+from vico_lens.inversion import encode_video
+from vico_lens.tinyworld import TinyPrompt
+from vico_lens.tinyworld.vocabulary import BACKGROUND, COLOURS
+
+__all__ = ["masks_of_frames", "noised_call"]
+
+
+def masks_of_frames(frames: np.ndarray[Any, Any], prompt: TinyPrompt) -> np.ndarray[Any, Any]:
+    """Masks ``[object, frame, row, column]`` of a clip that shows all objects: the pixels nearest to each colour."""
+    background = np.asarray(BACKGROUND)
+    rays = np.array([COLOURS[item.colour] for item in prompt.objects]) - background
+    pixels = frames - background
+    cover = np.clip(pixels @ rays.T / (rays**2).sum(1), 0, 1)
+    away = np.linalg.norm(pixels[..., None, :] - cover[..., None] * rays, axis=-1)
+    nearest = away.argmin(-1)
+    return np.stack([(nearest == index) & (cover[..., index] > 0.5) for index in range(len(rays))]).astype(float)
+
+
+def noised_call(pipe: Any, call: DenoiserCall, frames: np.ndarray[Any, Any], seed: int) -> DenoiserCall:
+    """Show a kept denoiser call another clip ``[frame, row, column, rgb]``, with the noise of the call's timestep."""
+    with torch.no_grad():
+        clean = encode_video(pipe, frames)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+    timestep = torch.tensor([int(call.timestep)])
+    noisy: Tensor = pipe.scheduler.scale_model_input(pipe.scheduler.add_noise(clean, noise, timestep), timestep[0])
+    sample = call.args[0]
+    if sample.shape[1:] != noisy.shape[1:]:
+        raise ValueError(f"expected latents of shape {tuple(sample.shape[1:])}, got {tuple(noisy.shape[1:])}")
+    return replace(call, args=(noisy.to(sample).expand(sample.shape).contiguous(), *call.args[1:]))
