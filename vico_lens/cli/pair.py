@@ -38,6 +38,8 @@ class Run:
         What the exact judge of the tiny world says, where the prompt is one of its sentences.
     log : Dataset or None
         What balancing did, if it took part.
+    session : Session or None
+        The balancing session, for `vico_lens.balance_report`.
     """
 
     video: np.ndarray
@@ -47,6 +49,7 @@ class Run:
     dominance: xr.Dataset
     verdict: Any | None
     log: xr.Dataset | None
+    session: Any | None = None
 
     def summary(self) -> dict[str, Any]:
         """Shares, who leads, and the verdict, as plain values."""
@@ -100,7 +103,7 @@ def run_once(
     found = vl.find_concepts(recording.tree, names)
     influence = vl.attribute(recording.tree, method, found, **(options or {}))
     log = None if balancing is None else balancing.log
-    return Run(video, recording.tree, found, influence, vl.dominance(influence), _judge(request, video), log)
+    return Run(video, recording.tree, found, influence, vl.dominance(influence), _judge(request, video), log, balancing)
 
 
 def _judge(request: Request, video: np.ndarray) -> Any | None:

@@ -1,0 +1,17 @@
+"""Runs that somebody watches: in the background, one at a time, with progress and a way to stop them."""
+
+from vico_lens.live.job import Cancelled, Desk, Job, Progress, Ticket
+from vico_lens.live.pair import Pair, PairSettings, Side, check_settings, run_pair
+
+__all__ = [
+    "Cancelled",
+    "Desk",
+    "Job",
+    "Pair",
+    "PairSettings",
+    "Progress",
+    "Side",
+    "Ticket",
+    "check_settings",
+    "run_pair",
+]
