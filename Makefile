@@ -61,7 +61,9 @@ types: $(VENV)/.dev
 floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# The tutorials' pages are made from the committed notebooks; nothing is run.
 docs: $(VENV)/.docs
+	$(BIN)/python -m tutorials.tools pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev
