@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +145,45 @@ def test_steps_may_skip_sites() -> None:
     tree = record(TraceWriter(None, form="factors"), calls_, [fake_tokens()], {}, steps=[0, 1])
     np.testing.assert_allclose(tree["spacetime/4x4x4"].weights.values, reference.values, atol=1e-6)
     assert np.isnan(reference.values[0, 1]).all()
+
+
+def test_small_layers_share_a_chunk_and_large_ones_do_not(tmp_path: Path) -> None:
+    """Six layers a step in one file."""
+    sites = fake_sites("spacetime", grid=(2, 2, 2), blocks=6, head_size=4)
+    calls_ = [call for step in range(2) for call in fake_calls(sites, step=step)]
+    tree = record(TraceWriter(tmp_path / "run.zarr", form="factors"), calls_, [fake_tokens()], {}, steps=range(2))
+    assert_traces_close(tree, eager_tree(calls_, [fake_tokens()], {}), atol=1e-6)
+    queries = [path.name for path in (tmp_path / "run.zarr/spacetime/2x2x2/query").glob("c.*")]
+    assert sorted(queries) == ["c.0.0.0.0.0.0.0", "c.1.0.0.0.0.0.0"]
+    large = fake_sites("spacetime", grid=(4, 8, 8), blocks=2, heads=3, head_size=64)
+    calls_ = fake_calls(large)
+    tree = record(TraceWriter(tmp_path / "large.zarr", form="factors"), calls_, [fake_tokens()], {}, steps=[0])
+    assert len(list((tmp_path / "large.zarr/spacetime/4x8x8/query").glob("c.*"))) == len(large) // 2
+    assert_traces_close(tree, eager_tree(calls_, [fake_tokens()], {}), atol=1e-6)
+
+
+def test_a_large_layer_after_small_ones_of_its_group(tmp_path: Path) -> None:
+    sites = [AttentionSite(name, "spacetime", (4, 8, 8), heads, 64, 0, i) for i, (name, heads) in enumerate([("a", 1), ("b", 3)])]
+    calls_ = [call for step in range(2) for call in fake_calls(sites, step=step)]
+    tree = record(TraceWriter(tmp_path / "run.zarr", form="factors"), calls_, [fake_tokens()], {}, steps=range(2))
+    for index, call in enumerate(calls_):
+        got = tree["spacetime/4x8x8"].weights.isel(step=index // 2, layer=index % 2, head=slice(0, call.site.heads)).values
+        np.testing.assert_allclose(got, eager_weights(call)["weights"], atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", ["cond", "uncond"])
+@pytest.mark.parametrize("kind", ["joint", "cross"])
+def test_a_mask_in_one_half_of_guidance_only(masked: str, kind: str) -> None:
+    """A negative prompt of another length: one half needs a bias, the other has none."""
+    site = AttentionSite("a", kind, (2, 2, 3), 2, 4, 5, 0)  # type: ignore[arg-type]
+    keys = 5 + (site.cells if kind == "joint" else 0)
+    bias = torch.zeros(1, 1, keys) if kind == "joint" else torch.zeros(1, 1, 1, 1, keys)
+    bias[..., 3:5] = -3e38
+    calls_ = []
+    for branch in ("cond", "uncond"):
+        (call,) = fake_calls([site], fake_tokens("a cat", 5))
+        calls_.append(replace(call, branch=branch, bias=bias if branch == masked else None))  # type: ignore[arg-type]
+    for form in ("factors", "weights"):
+        writer = TraceWriter(None, form=form)  # type: ignore[arg-type]
+        tree = record(writer, calls_, [fake_tokens("a cat", 5)], {}, steps=[0], branches=("cond", "uncond"))
+        assert_traces_close(tree, eager_tree(calls_, [fake_tokens("a cat", 5)], {}), atol=1e-6)

@@ -99,11 +99,12 @@ def attention_columns(
     """
     query, key = _exact(query, key)
     batch, rows, keys = _extent(query, key, bias)
-    if columns is None:
-        columns = torch.arange(keys, device=key.device)
     volume = batch.numel() * rows * keys
     if normaliser is None and volume <= _AT_ONCE:
-        return attention(query, key, scale, bias)[..., columns]
+        weights = attention(query, key, scale, bias)
+        return weights if columns is None else weights[..., columns]
+    if columns is None:
+        columns = torch.arange(keys, device=key.device)
     query, key, bias = _spread(query, key, bias, batch, rows, keys)
     if not batch:
         return _columns_of_one(query, key, scale, bias, columns, normaliser)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vico_lens.layout import Header, group_attrs, root_coords, site_coords
 from vico_lens.schema import SCHEMA_VERSION, AttentionSite, parse_group
-from vico_lens.storage.forms import Stored
+from vico_lens.storage.gathered import Gathered
 from vico_lens.storage.zarrfile import Tree, chunk_shape
+
+if TYPE_CHECKING:
+    from vico_lens.storage.forms import Stored
 
 __all__ = ["KEY", "TraceFile", "plain_attrs"]
 
@@ -55,6 +58,7 @@ class TraceFile:
         self._groups: dict[str, _Sites] = {}
         leading = [("step", True), ("branch", len(header.branches) > 1), ("prompt", header.prompts > 1), ("layer", True)]
         self._leading = tuple(dim for dim, present in leading if present)
+        self._blocks = Gathered(tree, self._leading)
         self._complete = False
         self._coordinates()
         self._root()
@@ -71,18 +75,22 @@ class TraceFile:
         start = [place[dim] for dim in self._leading]
         for name, (dims, values) in stored.arrays().items():
             fill = 0.0 if name == "bias" else math.nan
-            self._block(f"{stored.site.group}/{name}", start, dims, values, fill)
+            self._blocks.put(f"{stored.site.group}/{name}", start, dims, values, fill)
         if stored.form == "factors" and stored.scale != group.facts[layer]["scale"]:
             gain = np.array(stored.scale / group.facts[layer]["scale"])
-            self._block(f"{stored.site.group}/gain", start, (), gain, 1.0)
+            self._blocks.put(f"{stored.site.group}/gain", start, (), gain, 1.0)
 
     def finish(self, step: int, timestep: float) -> None:
         """Declare the step in the making: from here on it survives."""
         self.steps.append(step)
         self.timesteps.append(timestep)
-        for path, array in self.tree.arrays.items():
+        self._blocks.flush()
+        for path, array in self.tree.arrays.items():  # to the full extent, though a half or a layer may have put nothing there
             if array.dims[:1] == ("step",) and "/" in path:
-                array.grow([len(self.steps), *array.meta["shape"][1:]])
+                layers = len(self._groups[path.rpartition("/")[0]].sites)
+                sizes = {"step": len(self.steps), "branch": len(self.header.branches), "prompt": self.header.prompts}
+                extent = [sizes.get(dim, layers) for dim in self._leading]
+                array.grow([*extent, *array.meta["shape"][len(extent) :]])
         for name, group in self._groups.items():
             if group.declared < len(group.sites):
                 self._group(name, group)
@@ -105,16 +113,11 @@ class TraceFile:
     def end(self, *, complete: bool) -> None:
         """Drop a step that was not finished; write the last attributes."""
         self._complete = complete
+        self._blocks.drop()
         self.tree.revert("step")
         self._root()
         self.tree.commit()
-
-    def _block(self, path: str, start: Sequence[int], dims: Sequence[str], values: np.ndarray, fill: float) -> None:
-        array = self.tree.arrays.get(path)
-        if array is None:
-            chunks = [1] * len(start) + chunk_shape(values.shape, values.itemsize)
-            array = self.tree.array(path, (*self._leading, *dims), chunks, values.dtype, fill=fill)
-        array.put([*start, *[0] * values.ndim], values.reshape(*[1] * len(start), *values.shape))
+        self.tree.settle()
 
     def _group(self, name: str, group: _Sites) -> None:
         parsed = parse_group(name)

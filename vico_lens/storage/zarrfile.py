@@ -28,9 +28,11 @@ from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 
 from vico_lens.storage.chunks import SEPARATOR, chunk_key, encode
 
-__all__ = ["Array", "Directory", "Memory", "Target", "Tree", "chunk_shape"]
+__all__ = ["CHUNK_BYTES", "Array", "Directory", "Memory", "Target", "Tree", "chunk_shape"]
 
-_CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 4 << 20
+"""Size that a chunk stays under if its axes can be cut so."""
+
 _ROW = 1024  # chunk length of a coordinate: one chunk in nearly every trace, rewritten as it grows
 
 
@@ -127,6 +129,8 @@ class Array:
         Its chunks are written again as it grows, under the eyes of readers.
     committed : tuple of int or None
         Shape that the store declares; None before the first commit.
+    settled : tuple of int
+        Shape that its own metadata declares.
     """
 
     path: str
@@ -137,6 +141,7 @@ class Array:
     target: Target
     replaced: bool = False
     committed: tuple[int, ...] | None = None
+    settled: tuple[int, ...] = ()
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -254,12 +259,14 @@ class Tree:
         """Declare everything written so far.
 
         The root comes last and lists the metadata of every node, so a reader that starts there sees one consistent state whatever
-        is being written meanwhile.
+        is being written meanwhile. An array's own metadata is written when it is new; while it grows the root alone tells its
+        extent, and `settle` writes it again at the end.
         """
         for path, array in self.arrays.items():
-            if array.committed != tuple(array.meta["shape"]):
+            if array.committed is None:
                 self._write(path, array.meta)
-                array.committed = tuple(array.meta["shape"])
+                array.settled = tuple(array.meta["shape"])
+            array.committed = tuple(array.meta["shape"])
         for path in sorted(self._dirty - {""}):
             self._write(path, self._groups[path])
         nodes = {path: meta for path, meta in self._groups.items() if path}
@@ -268,6 +275,13 @@ class Tree:
         inline = {"kind": "inline", "must_understand": False, "metadata": nodes}
         self._write("", {**self._groups[""], "consolidated_metadata": inline})
         self._dirty.clear()
+
+    def settle(self) -> None:
+        """Bring the metadata of every array up to what the root says, for readers that open an array by itself."""
+        for path, array in self.arrays.items():
+            if array.committed is not None and array.settled != array.committed:
+                self._write(path, array.meta)
+                array.settled = array.committed
 
     def revert(self, dim: str) -> None:
         """Forget what arrays that begin with axis `dim` gained since the last commit."""
@@ -290,6 +304,6 @@ def chunk_shape(block: Sequence[int], itemsize: int) -> list[int]:
     """
     sizes = [max(1, size) for size in block]
     for axis in range(len(sizes)):
-        while sizes[axis] > 1 and math.prod(sizes) * itemsize > _CHUNK_BYTES:
+        while sizes[axis] > 1 and math.prod(sizes) * itemsize > CHUNK_BYTES:
             sizes[axis] = -(-sizes[axis] // 2)
     return sizes
