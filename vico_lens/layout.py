@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, AttentionSite, Kind, TokenTable, parse_group, weights_dims
+from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionSite, Kind, TokenTable, parse_group, weights_dims
 
 __all__ = [
     "TOKEN_COORDS",
@@ -87,6 +87,18 @@ class Group:
     sites: list[AttentionSite]
     arrays: dict[str, Any]
     encoding: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def shared_dims(kind: Kind, framed: bool = False) -> tuple[str, ...]:
+    """Return the query dimensions along which a query meets keys of its own: the frame, or the position."""
+    if kind == "cross":
+        return ("frame",) if framed else ()
+    return {"spatial": ("frame",), "temporal": ("y", "x")}.get(kind, ())
+
+
+def bias_dims(kind: Kind) -> tuple[str, ...]:
+    """Return the axes that the bias of a call broadcasts against."""
+    return ("head", "sequence", "key_sequence") if kind == "joint" else ("head", *QUERY_DIMS[kind], *KEY_DIMS[kind])
 
 
 def token_coords(tokens: Sequence[TokenTable]) -> dict[str, tuple[tuple[str, ...], Any]]:

@@ -11,16 +11,19 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from vico_lens.errors import StoreError
-from vico_lens.kernels.softmax import Normaliser, attention_columns, row_normaliser
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vico_lens.kernels.softmax import Normaliser
 
 __all__ = ["Block", "FactorSource", "LazyWeights", "NormaliserCache"]
 
@@ -99,7 +102,7 @@ class FactorSource:
         Full sizes of the query and key axes of the softmax, as the bias counts them.
     gain : bool
         Whether single calls have a factor of their own.
-    device : torch.device
+    device : str or torch.device
         Where weights are computed.
     cache : NormaliserCache
         Shared by the variables of a group.
@@ -112,7 +115,7 @@ class FactorSource:
     bias_rows: tuple[int, ...]
     bias_keys: tuple[int, ...]
     gain: bool
-    device: torch.device
+    device: str | torch.device
     cache: NormaliserCache
 
 
@@ -188,6 +191,8 @@ class LazyWeights(BackendArray):
 
     def _compute(self, leading: tuple[int, ...], valid: np.ndarray, wanted: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Fill the `valid` heads of `out`, ``[head, *shared, *rows, *keys]``, for one call."""
+        import torch
+
         source, block, layer = self._factors, self._block, leading[-1]
         assert source is not None  # opened with the group
         shared = wanted[1 : 1 + len(block.shared)]
@@ -199,10 +204,10 @@ class LazyWeights(BackendArray):
             heads = wanted[0][some]
             query, key = (self._factor(name, (*leading, heads, *shared), source.head_size[layer]) for name in ("query", "key"))
             bias = self._bias(leading, heads, shared)
-            weights = self._columns((*leading, *heads), query, key, scale, bias, rows.to(source.device), columns)
+            with torch.no_grad():
+                weights = self._columns((*leading, *heads), query, key, scale, bias, rows.to(source.device), columns)
             out[some] = weights.cpu().numpy().reshape(len(some), *out.shape[1:])
 
-    @torch.no_grad()
     def _columns(
         self,
         name: tuple[int, ...],
@@ -214,6 +219,8 @@ class LazyWeights(BackendArray):
         columns: Tensor,
     ) -> Tensor:
         """Compute chosen rows and columns; normalisers of large maps are kept for the next column."""
+        from vico_lens.kernels.softmax import attention_columns, row_normaliser
+
         assert self._factors is not None
         normaliser = None
         if len(rows) < query.shape[-2]:
@@ -234,6 +241,8 @@ class LazyWeights(BackendArray):
 
     def _factor(self, name: str, index: tuple[Any, ...], channels: int) -> Tensor:
         """Read query or key as ``[head, *shared, sequence, channel]``."""
+        import torch
+
         assert self._factors is not None
         values = self._factors.read(name, (*index, ..., slice(0, channels)))
         count = 1 + len(self._block.shared)
@@ -241,6 +250,8 @@ class LazyWeights(BackendArray):
 
     def _bias(self, leading: tuple[int, ...], heads: np.ndarray, shared: Sequence[np.ndarray]) -> Tensor | None:
         """Read the bias as ``[head or 1, *shared or 1, sequence or 1, key]``, or None if the group has none."""
+        import torch
+
         source = self._factors
         assert source is not None
         if source.bias_axes is None:

@@ -2,7 +2,8 @@
 
 `TraceWriter` takes attention calls while the model runs and streams them to Zarr v3 from a thread of its own, with a bound on the
 bytes in flight. A step is declared once it is whole, so a run that is killed at any moment leaves a store that opens and holds
-every finished step. `open_trace` gives the tree of the schema, whatever the form the weights are stored in.
+every finished step. `open_trace` gives the tree of the schema, whatever the form the weights are stored in; it needs no
+torch until weights are computed, so that looking through a trace starts fast.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from vico_lens.errors import InputError, StoreError
 from vico_lens.layout import Header, token_coords
 from vico_lens.schema import AttentionCall, Branch, TokenKind, TokenTable
 from vico_lens.storage.background import Background
-from vico_lens.storage.forms import FORMS, Form, Former
 from vico_lens.storage.opening import chunked, open_store
 from vico_lens.storage.places import check_free, pack, partial_of, remove
-from vico_lens.storage.precision import PRECISIONS, Precision
 from vico_lens.storage.tracefile import TraceFile, plain_attrs
 from vico_lens.storage.zarrfile import Directory, Memory, Tree
 
 if TYPE_CHECKING:
+    import torch
     import xarray as xr
     from zarr.abc.store import Store
+
+    from vico_lens.storage.forms import Form, Former
+    from vico_lens.storage.precision import Precision
 
 __all__ = ["TraceWriter", "open_trace"]
 
@@ -82,7 +84,11 @@ def open_trace(
     >>> open_trace(f"{folder}/run.zarr")["cross/4x4x4"].weights.sel(step=1).sizes["token"]
     20
     """
-    tree = open_store(path, torch.device(device), limit)
+    if device != "cpu":
+        import torch
+
+        device = torch.device(device)
+    tree = open_store(path, device, limit)
     return tree if chunks is None else chunked(tree, chunks)
 
 
@@ -120,6 +126,9 @@ class TraceWriter:
         overwrite: bool = False,
         queue_bytes: int = 256 << 20,
     ) -> None:
+        from vico_lens.storage.forms import FORMS
+        from vico_lens.storage.precision import PRECISIONS
+
         for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}; got {value!r}.")
@@ -155,6 +164,8 @@ class TraceWriter:
         timesteps: Sequence[float] | None = None,
     ) -> None:
         """Make the store. See :meth:`vico_lens.schema.Sink.start`."""
+        from vico_lens.storage.forms import Former
+
         if self._file is not None:
             raise StoreError("expected one start of a trace; got a second. Make a new TraceWriter for another run.")
         if len(tokens) not in (1, prompts):
@@ -230,7 +241,7 @@ class TraceWriter:
             from zarr.storage import MemoryStore
 
             store = MemoryStore(self._memory.data, read_only=True)
-            return open_store(store, torch.device("cpu"), _LIMIT, self._memory.fetch)
+            return open_store(store, "cpu", _LIMIT, self._memory.fetch)
         return open_trace(self.path)
 
     def discard(self) -> None:

@@ -64,16 +64,16 @@ def test_dask_chunks_are_one_call_and_head(stored: Path) -> None:
 
 
 def test_nothing_is_computed_before_it_is_asked_for(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vico_lens import lazy
+    from vico_lens.kernels import softmax
 
     rows: list[int] = []
-    original = lazy.attention_columns
+    original = softmax.attention_columns
 
     def counted(query, *rest, **named):  # type: ignore[no-untyped-def]
         rows.append(query.shape[0] * query.shape[-2])
         return original(query, *rest, **named)
 
-    monkeypatch.setattr(lazy, "attention_columns", counted)
+    monkeypatch.setattr(softmax, "attention_columns", counted)
     weights = open_trace(stored)["cross/4x4x4"].to_dataset().weights
     part = weights.sel(step=1).isel(layer=0, head=1, frame=2, y=slice(1, 3))
     repr(part)

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from vico_lens.errors import StoreError
 from vico_lens.kernels.softmax import MASKED, attention_columns
+from vico_lens.layout import bias_dims, shared_dims
 from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionCall, AttentionSite, Kind
 from vico_lens.storage.precision import Precision, narrow, stored_dtype
 
@@ -40,18 +41,6 @@ def factor_dims(kind: Kind, framed: bool = False) -> dict[str, tuple[str, ...]]:
         return {name: ("head", "sequence", "channel") for name in ("query", "key")}
     shared = shared_dims(kind, framed)
     return {"query": ("head", *QUERY_DIMS[kind], "channel"), "key": ("head", *shared, *KEY_DIMS[kind], "channel")}
-
-
-def shared_dims(kind: Kind, framed: bool = False) -> tuple[str, ...]:
-    """Return the query dimensions along which a query meets keys of its own: the frame, or the position."""
-    if kind == "cross":
-        return ("frame",) if framed else ()
-    return {"spatial": ("frame",), "temporal": ("y", "x")}.get(kind, ())
-
-
-def bias_dims(kind: Kind) -> tuple[str, ...]:
-    """Return the axes that the bias of a call broadcasts against."""
-    return ("head", "sequence", "key_sequence") if kind == "joint" else ("head", *QUERY_DIMS[kind], *KEY_DIMS[kind])
 
 
 def full_weights(site: AttentionSite, query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:

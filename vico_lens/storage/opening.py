@@ -8,36 +8,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import xarray as xr
 import zarr
 from xarray.core import indexing
 from zarr.abc.store import Store
 
 from vico_lens.errors import SchemaError, StoreError
-from vico_lens.layout import TOKEN_COORDS, Group, Header, assemble
+from vico_lens.layout import TOKEN_COORDS, Group, Header, assemble, bias_dims, shared_dims
 from vico_lens.lazy import Block, FactorSource, LazyWeights, NormaliserCache, Read
 from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, SCHEMA_VERSION, AttentionSite, Kind, parse_group, weights_dims
 from vico_lens.storage.chunks import Fetch, read_part
-from vico_lens.storage.forms import bias_dims, shared_dims
+from vico_lens.storage.guard import check_arrays
 from vico_lens.storage.places import partial_of
 from vico_lens.storage.tracefile import KEY
 from vico_lens.storage.zarrfile import Directory
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["chunked", "open_store"]
 
 
-def open_store(source: str | PathLike[str] | Store, device: torch.device, limit: int, fetch: Fetch | None = None) -> xr.DataTree:
+def open_store(
+    source: str | PathLike[str] | Store, device: str | torch.device, limit: int, fetch: Fetch | None = None
+) -> xr.DataTree:
     """Open a trace.
 
     Parameters
     ----------
     source : path or zarr store
         A folder, a zip, or anything zarr takes as a store.
-    device : torch.device
+    device : str or torch.device
         Where weights are computed from factors.
     limit : int
         Bytes that a single request may take.
@@ -67,6 +71,7 @@ def open_store(source: str | PathLike[str] | Store, device: torch.device, limit:
         )
     nodes = dict(root.members(max_depth=None))
     arrays: dict[str, zarr.Array[Any]] = {path: node for path, node in nodes.items() if isinstance(node, zarr.Array)}
+    check_arrays(arrays, name)
     attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
     reader = _Reader(name, arrays, fetch if folder is None else Directory(folder).fetch)
     finished = own["finished"]
@@ -194,7 +199,7 @@ def _group(
     facts: Sequence[Mapping[str, Any]],
     header: Header,
     reader: _Reader,
-    device: torch.device,
+    device: str | torch.device,
     limit: int,
 ) -> Group:
     """Make the lazy variables of one group."""
@@ -248,7 +253,7 @@ def _factors(
     facts: Sequence[Mapping[str, Any]],
     sizes: Mapping[str, int],
     reader: _Reader,
-    device: torch.device,
+    device: str | torch.device,
 ) -> FactorSource:
     axes = bias_dims(kind)
     sequence = sizes["token"] + sizes["frame"] * sizes["y"] * sizes["x"]

@@ -7,8 +7,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import torch
-
 from vico_lens.errors import StoreError, VicoLensError
 
 __all__ = ["check_free", "pack", "partial_of", "remove"]
@@ -35,7 +33,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise StoreError(f"{old} exists already. Choose another path, or pass overwrite=True to replace a trace.")
         try:
-            open_store(old, torch.device("cpu"), 0)
+            open_store(old, "cpu", 0)
         except VicoLensError as error:
             raise StoreError(f"expected a trace to overwrite at {old}; got something else, left as it is ({error})") from None
     existing = next(parent for parent in path.absolute().parents if parent.exists())

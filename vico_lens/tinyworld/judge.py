@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from vico_lens.errors import InputError
 from vico_lens.tinyworld.prompts import TinyPrompt, parse_prompt
@@ -142,6 +141,8 @@ def _as_unit_floats(frames: Any) -> NDArray[np.float32]:
 
 def _match(asked: TinyPrompt, tracks: list[Track]) -> list[Track | None]:
     """Give every object the track that explains it best, none twice, and none that shares neither its colour nor its shape."""
+    from scipy.optimize import linear_sum_assignment
+
     if not tracks:
         return [None] * len(asked.objects)
     score = np.array(

@@ -12,8 +12,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 
 from vico_lens.tinyworld.render import coverage
 from vico_lens.tinyworld.vocabulary import BACKGROUND, COLOURS, MOTIONS, SHAPES, SIZE_BOUNDARY
@@ -80,6 +78,8 @@ def find_tracks(frames: FloatArray) -> list[Track]:
 
 
 def _blobs(solid: NDArray[np.bool_], soft: FloatArray, frame: int) -> list[_Blob]:
+    from scipy import ndimage
+
     labels, count = ndimage.label(solid)
     grid = np.arange(solid.shape[0], dtype=np.float32) + 0.5
     found = []
@@ -96,6 +96,8 @@ def _blobs(solid: NDArray[np.bool_], soft: FloatArray, frame: int) -> list[_Blob
 
 def _link(frames: list[list[_Blob]]) -> list[list[_Blob]]:
     """Join the blobs of one colour over frames, nearest to nearest."""
+    from scipy.optimize import linear_sum_assignment
+
     chains: list[list[_Blob]] = []
     for blobs in frames:
         free = list(blobs)
