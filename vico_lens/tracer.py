@@ -233,9 +233,9 @@ class Tracer:
         return set(self.capture.chosen_steps(_MANY))
 
     def _texts(self, moment: Moment) -> tuple[int, ...]:
-        """Text tokens of each state; of the longer half where both are recorded and each is as long as its own prompt."""
+        """Text tokens of each state; of the longer half if the unconditional one is recorded, which may be longer."""
         texts, call = moment.forward.texts, moment.call
-        if len(self.capture.branches) == 1 or len(texts) > 1 or call is None:
+        if "uncond" not in self.capture.branches or len(texts) > 1 or call is None:
             return texts
         states = moment.forward.inputs.get(self.watch.family.states[0])
         others = [x for name, x in call.locals.items() if "negative" in name and isinstance(x, Tensor) and x.ndim == 3]

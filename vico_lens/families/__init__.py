@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vico_lens.errors import TracingError
 from vico_lens.families import joint, separate, unets
-from vico_lens.families.base import Family, Forward, Rule, Unfolded
+from vico_lens.families.base import Family, Forward, Rule, Unfolded, unwrapped
 from vico_lens.registry import Registry
 
 if TYPE_CHECKING:
@@ -90,8 +90,3 @@ def rule_for(family: Family, path: str) -> Rule | None:
         if re.search(rule.path, path):
             return rule
     return None
-
-
-def unwrapped(module: object) -> object:
-    """Return the module inside a compiled one."""
-    return getattr(module, "_orig_mod", module)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vico_lens.interception import Attended
 
-__all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded"]
+__all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded", "unwrapped"]
 
 Axis = Literal["frame", "y", "x"]
 Grid = tuple[int, int, int]
@@ -183,3 +183,8 @@ class Family:
     crop: Literal["start", "end", "ends", "front"] = "start"
     proven: tuple[str, ...] = ()
     notes: str = ""
+
+
+def unwrapped(module: object) -> object:
+    """Return the module inside a compiled one."""
+    return getattr(module, "_orig_mod", module)

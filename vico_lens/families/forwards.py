@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
-from vico_lens.families.base import Family, Forward, Grid
+from vico_lens.families.base import Family, Forward, Grid, unwrapped
 
 __all__ = ["bound", "forward_of"]
 
@@ -20,9 +20,10 @@ _AXES = {"BCFHW": (2, 3, 4), "BFCHW": (1, 3, 4), "BFHWC": (1, 2, 3)}
 def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Name the arguments of a forward, positional ones too.
 
-    The signature is the class's: offloading and other wrappers put functions of ``*args, **kwargs`` on the instance.
+    The signature is the class's, and that of the module inside a compiled one: offloading and other wrappers put functions of
+    ``*args, **kwargs`` on the instance.
     """
-    cls = type(module)
+    cls = type(unwrapped(module))
     signature = _SIGNATURES.get(cls) or _SIGNATURES.setdefault(cls, inspect.signature(cls.forward))
     arguments = dict(signature.bind_partial(module, *args, **kwargs).arguments)
     del arguments[next(iter(arguments))]  # self
