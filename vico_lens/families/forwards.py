@@ -23,7 +23,7 @@ def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     The signature is the class's, and that of the module inside a compiled one: offloading and other wrappers put functions of
     ``*args, **kwargs`` on the instance.
     """
-    cls = type(unwrapped(module))
+    cls: Any = type(unwrapped(module))
     signature = _SIGNATURES.get(cls) or _SIGNATURES.setdefault(cls, inspect.signature(cls.forward))
     arguments = dict(signature.bind_partial(module, *args, **kwargs).arguments)
     del arguments[next(iter(arguments))]  # self
