@@ -65,6 +65,7 @@ floors: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/python -m tutorials.tools pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m tools.check_site site
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -14,7 +14,6 @@ from vico_lens import __version__
 from vico_lens.cli.app import VERBS
 from vico_lens.cli.output import columns, plain, size, to_json
 from vico_lens.families import FAMILIES
-from vico_lens.families.listing import as_markdown
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -56,11 +55,6 @@ def test_models_lists_every_family(run: Callable) -> None:
     assert set(listed["families"]) == set(FAMILIES)
     assert "AnimateDiffPipeline" in listed["families"]["animatediff"]["pipelines"]
     assert "AnimateDiff" in run("models").out
-
-
-def test_the_page_of_families_is_the_table_of_the_code() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
-    assert as_markdown().strip() in page, "put vico_lens.families.listing.as_markdown() into docs/families.md"
 
 
 def test_doctor_exit_code_says_whether_something_is_missing(run: Callable) -> None:

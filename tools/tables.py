@@ -1,0 +1,120 @@
+"""Tables of the documentation that code knows better than people: written into the pages, and checked by a test.
+
+A page holds a table between two comments, ``<!-- table: NAME -->`` and ``<!-- end of table -->``. ``python -m tools.tables``
+brings all of them up to date; ``python -m tools.tables --check`` only says which are not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import vico_lens as vl
+from vico_lens.capture import Capture
+from vico_lens.cli.output import size
+from vico_lens.families.listing import as_markdown
+from vico_lens.native import NATIVE, native_sizes
+
+__all__ = ["TABLES", "current", "outdated"]
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+_PLACE = re.compile(r"(<!-- table: (?P<name>\w+) -->\n)(?P<body>.*?)(<!-- end of table -->)", re.DOTALL)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def memory() -> str:
+    """Bytes of tracing well-known models at their native size: one step in each form, and useful captures of a whole run."""
+    step = native_sizes(Capture(steps=0))
+    tenth = native_sizes(Capture(steps=slice(0, None, 10)))
+    cross = native_sizes(Capture(steps=slice(0, None, 10), kinds=("cross", "joint")))
+    rows = []
+    for model in NATIVE:
+        one, some, text = (table.sel(model=model.name) for table in (step, tenth, cross))
+        rows.append(
+            [
+                model.name,
+                model.size.replace("x", "×"),
+                str(int(one.sites)),
+                size(float(one.weights_bytes)),
+                size(float(one.factors_bytes)),
+                f"{float(one.ratio):.0f}",
+                f"{size(float(some.stored_bytes))} ({int(some.steps)} steps)",
+                size(float(text.stored_bytes)),
+            ]
+        )
+    head = (
+        "Model",
+        "Video",
+        "Sites",
+        "One step as maps",
+        "One step as factors",
+        "Ratio",
+        "Every 10th step, smaller form",
+        "… text only",
+    )
+    return markdown(head, rows)
+
+
+def methods() -> str:
+    """What each attribution method declares."""
+    rows = []
+    for name, method in vl.methods().items():
+        marks = ["yes" if mark else "" for mark in (method.exact, method.differentiable, method.needs_pipe)]
+        options = ", ".join(f"`{option}`" for option in method.options) or "none"
+        rows.append([f"`{name}`", method.summary.rstrip("."), *marks, method.cost, options, method.references])
+    return markdown(("Method", "Gives", "Exact", "Gradient", "Runs the model", "Cost", "Options", "Reference"), rows)
+
+
+def reliability() -> str:
+    """How often balancing helps on held-out prompts, as the demo's report quotes it."""
+    told = json.loads((Path(vl.__file__).parent / "tinyworld" / "reliability.json").read_text(encoding="utf-8"))
+    groups = {"plain": "plain", "random": "random update of the same size", "balanced": "balanced"}
+
+    def rate(label: str, group: str) -> str:
+        row = next(row for row in told["rows"] if row["group"] == group and row["label"] == label)
+        return f"{row['successes']} of {row['trials']} ({100 * row['low']:.0f}–{100 * row['high']:.0f} %)"
+
+    rows = [
+        ["both objects right, motions aside", *(rate("two-object clips, motions aside", group) for group in groups.values())],
+        ["everything right", *(rate("two-object clips", group) for group in groups.values())],
+    ]
+    kinds = {"missing_subject": "a subject is missing", "motion_mixing": "motions are mixed"}
+    rows += [[words, *(str(told["failures"][name].get(kind, 0)) for name in groups)] for kind, words in kinds.items()]
+    rows.append(["mended, broken (against plain)", "", "", f"{told['mended']}, {told['broken']}"])
+    return markdown(("", "plain", "random direction", "balanced"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"families": as_markdown, "memory": memory, "methods": methods, "reliability": reliability}
+
+
+def current(text: str) -> str:
+    """Return a page with its tables brought up to date."""
+    return _PLACE.sub(lambda place: f"{place[1]}\n{TABLES[place['name']]().strip()}\n\n{place[4]}", text)
+
+
+def outdated() -> list[Path]:
+    """Return the pages whose tables are not what the code says."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if current(text := page.read_text(encoding="utf-8")) != text]
+
+
+def main() -> int:
+    """Write the tables, or with ``--check`` only say which pages would change."""
+    pages = outdated()
+    for page in pages:
+        if "--check" not in sys.argv[1:]:
+            page.write_text(current(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page.relative_to(DOCS.parent))
+    return 1 if pages and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
