@@ -114,6 +114,8 @@ def compare(
     >>> table = compare(fake_trace(), ["cross_attention", "rollout"], concepts=["red circle", "blue square"])
     >>> table["agreement"].dims, float(table["agreement"][0, 0])
     (('method', 'other_method'), 1.0)
+
+    ``vl.plot.agreement(table)`` draws the agreement, ``vl.plot.faithfulness(table)`` the scores.
     """
     plan = _plan(methods, options or {})
     named = resolve_concepts(tree, concepts, prompt)

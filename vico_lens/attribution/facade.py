@@ -41,6 +41,7 @@ def attribute(
     branch: str | None = None,
     prompt: int | None = None,
     pipe: Any = None,
+    per_layer: bool = False,
     **options: Any,
 ) -> xr.DataArray:
     """Influence of each concept on each token of the video, from a trace.
@@ -70,14 +71,17 @@ def attribute(
         Guidance branch and row of a batch, where the trace holds several.
     pipe : optional
         The pipeline, for methods that run the model again.
+    per_layer : bool
+        Ask the method of each site that reads text by itself, together with the sites after it up to the next such site, and
+        return them along ``layer`` (after ``step``), numbered by their place in the execution order; coordinate ``module``.
     **options
         The method's own, see ``methods()[name].options``.
 
     Returns
     -------
     DataArray
-        Dimensions ``(concept, [step], frame, y, x)``, fewer where an option of the method says so. Attributes hold the method,
-        all settings, and references.
+        Dimensions ``(concept, [step], [layer], frame, y, x)``, fewer where an option of the method says so. Attributes hold the
+        method, all settings, and references.
 
     Raises
     ------
@@ -94,12 +98,16 @@ def attribute(
     >>> influence = vl.attribute(tree, "rollout")
     >>> influence.dims
     ('concept', 'step', 'frame', 'y', 'x')
+    >>> vl.dominance(vl.attribute(tree, "rollout", per_layer=True))["share_by_layer"].sizes["layer"]
+    2
     """
     chosen = METHODS[method or DEFAULT_METHOD] if not isinstance(method, Method) else method
     chosen.check_options(options)
     check_capacities(rho, residual)
     if chosen.needs_pipe and pipe is None:
         raise InputError(f"{chosen.name} runs the model again and needs it: attribute(..., {chosen.name!r}, pipe=your pipeline).")
+    if chosen.needs_pipe and per_layer:
+        raise InputError(f"per_layer: {chosen.name} runs the whole model again and has no layers; choose a method on stages.")
     # A missing kind of attention is the first thing to say, before anything about what would be read from it.
     records(tree, kinds=chosen.needs)
     sites = records(tree, layers=layers, kinds=chosen.reads)
@@ -122,9 +130,11 @@ def attribute(
             check_tokens(stages, list(named.values()))
             problem = replace(asked, stages=tuple(stages), steps=(number,))
             with torch.no_grad():
-                parts.append(_wrap(chosen(problem, **options), chosen, tuple(named), number))
+                ask = _each_layer if per_layer else _whole
+                parts.append(ask(problem, chosen, options))
     influence = parts[0] if chosen.needs_pipe else _join(parts)
-    settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt, **options}
+    settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt}
+    settings |= {"per_layer": per_layer or None, **options}
     return _finish(influence, tree, chosen, named, numbers, target, settings, single=isinstance(steps, (int, np.integer)))
 
 
@@ -166,6 +176,24 @@ def resolve_steps(tree: xr.DataTree, steps: int | Sequence[int] | slice | None) 
     return tuple(wanted)
 
 
+def _whole(problem: Problem, method: Method, options: Mapping[str, Any]) -> xr.DataArray:
+    """Ask a method about all stages of one step."""
+    return _wrap(method(problem, **options), method, problem.names, problem.steps[0])
+
+
+def _each_layer(problem: Problem, method: Method, options: Mapping[str, Any]) -> xr.DataArray:
+    """Ask a method about each site that reads text, with the sites after it up to the next one."""
+    readers = [place for place, stage in enumerate(problem.stages) if stage.tokens]
+    ends = [*readers[1:], len(problem.stages)]
+    parts = [
+        _whole(replace(problem, stages=problem.stages[start:end]), method, options)
+        for start, end in zip(readers, ends, strict=True)
+    ]
+    sites = [problem.stages[place] for place in readers]
+    joined = _join(parts, "layer").assign_coords(layer=[site.order for site in sites])
+    return joined.assign_coords(module=("layer", [site.module for site in sites]))
+
+
 def _wrap(result: torch.Tensor | Answer, method: Method, names: tuple[str, ...], step: int | None) -> xr.DataArray:
     """Label what a method returned, refusing what is not an influence."""
     answer = result if isinstance(result, Answer) else Answer(result)
@@ -184,11 +212,11 @@ def _wrap(result: torch.Tensor | Answer, method: Method, names: tuple[str, ...],
     return array if step is None else array.assign_coords(step=step)
 
 
-def _join(parts: Sequence[xr.DataArray]) -> xr.DataArray:
-    """Put the steps side by side, with every coordinate that the method gave (a certificate differs from step to step)."""
-    given = [str(name) for name in parts[0].coords if name != "step"]
-    joined = xr.concat(parts, dim="step", coords=given, compat="override", join="override", combine_attrs="override")
-    return joined.transpose("concept", "step", ...)
+def _join(parts: Sequence[xr.DataArray], dim: str = "step") -> xr.DataArray:
+    """Put steps (layers) side by side, with every coordinate that the method gave: a certificate differs from step to step."""
+    given = [str(name) for name in parts[0].coords if name not in ("step", "layer", "module")]
+    joined = xr.concat(parts, dim=dim, coords=given, compat="override", join="override", combine_attrs="override")
+    return joined.transpose("concept", dim, ...)
 
 
 def _summary(influence: xr.DataArray) -> dict[str, object]:

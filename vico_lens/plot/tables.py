@@ -97,7 +97,7 @@ def agreement(
 
 _NOT_SCORES = ("agreement", "share")
 _NULLS = ("uniform", "position", "random")  # influences that know nothing of the model, as vico_lens.compare adds them
-_LOWER = ("deletion", "infidelity", "seconds")
+_LOWER = ("deletion", "infidelity", "seconds", "sensitivity", "shuffled_weights")
 
 
 def faithfulness_numbers(table: xr.Dataset) -> xr.Dataset:
