@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import streamlit as st
-from shared import layout, notices, state
 
+from shared import layout, notices, state
 from vico_lens import plot
 from vico_lens.errors import InputError
 from vico_lens.lab import Game, Network, Path, cut_in_words, leaders, presets, readings, written

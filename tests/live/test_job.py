@@ -47,6 +47,14 @@ def test_a_job_that_nobody_watches_ends_by_itself():
     assert job.wait(5) == "cancelled"
 
 
+def test_closing_the_desk_ends_its_job():
+    desk = Desk()
+    desk.close()
+    job = desk.start(until_told(threading.Event()))
+    desk.close()
+    assert job.state == "cancelled" and not desk.busy
+
+
 def test_work_that_catches_its_own_errors_cannot_catch_the_cancellation():
     def stubborn(ticket):
         try:

@@ -174,6 +174,13 @@ class Desk:
             job.begin()
             return job
 
+    def close(self, seconds: float = 10.0) -> None:
+        """Stop the running job, if there is one, and wait for its end: a process that leaves in the middle of torch aborts."""
+        job = self._job
+        if job is not None and job.running:
+            job.cancel()
+            job.wait(seconds)
+
     def keep(self, name: str, make: Callable[[], T]) -> T:
         """Return what is kept under a name, made on first use. For use inside jobs, of which there is one at a time."""
         if name not in self._kept:

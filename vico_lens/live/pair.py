@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from vico_lens.cli.pair import Run, run_once
@@ -13,6 +15,7 @@ from vico_lens.errors import InputError
 from vico_lens.live.job import Ticket
 from vico_lens.phrases import words_of
 from vico_lens.schema import TokenKind, TokenTable
+from vico_lens.tinyworld.pipeline import STEPS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +59,20 @@ class PairSettings:
     preset: str = "default"
     objective: str | None = None
     strength: float = 1.0
-    steps: int = 25
+    steps: int = STEPS
     seed: int = 0
+
+    @classmethod
+    def of_demo(cls) -> PairSettings:
+        """Prompt and seed of ``vico-lens demo``.
+
+        Examples
+        --------
+        >>> check_settings(PairSettings.of_demo())
+        """
+        told = json.loads((files("vico_lens") / "tinyworld" / "demo.json").read_text(encoding="utf-8"))
+        preset = told.get("balance", {}).get("preset", cls.preset)
+        return cls(told["prompt"], tuple(found_concepts(told["prompt"])), preset, seed=told["seed"])
 
 
 @dataclass(frozen=True, slots=True)
