@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,7 +143,8 @@ def row_normaliser(query: Tensor, key: Tensor, scale: float, bias: Tensor | None
 
 def _extent(query: Tensor, key: Tensor, bias: Tensor | None) -> tuple[torch.Size, int, int]:
     """Leading axes of the weights, rows and keys."""
-    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], () if bias is None else bias.shape[:-2])  # type: ignore[no-untyped-call]
+    # numpy's, for torch's imports its symbolic algebra, which takes longer than a small map
+    batch = torch.Size(np.broadcast_shapes(query.shape[:-2], key.shape[:-2], () if bias is None else bias.shape[:-2]))
     return batch, query.shape[-2], key.shape[-2]
 
 

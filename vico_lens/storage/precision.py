@@ -44,7 +44,8 @@ def narrow(values: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, float]:
     values = values.detach()
     factor = 1.0
     if dtype == torch.float16 and values.dtype != torch.float16 and values.numel():
-        largest = float(values.abs().amax())
+        low, high = torch.aminmax(values)  # one pass and no copy, unlike the maximum of the absolute values
+        largest = max(-float(low), float(high))
         if math.isfinite(largest) and largest > 0 and not _SMALL <= largest <= _LARGE:
             factor = 2.0 ** (math.frexp(largest)[1] - 15)
             values = values.float() / factor

@@ -1,0 +1,183 @@
+"""A model of real size, traced on this machine: Wan 2.1 1.3B as published, with random weights in bfloat16.
+
+Depth, width, heads and text are those of ``Wan-AI/Wan2.1-T2V-1.3B-Diffusers`` (30 blocks, 12 heads of 128 channels, feed-forward
+8,960, 512 text tokens of 4,096 channels); only the video is small. The text encoder is a toy of the right width, the pipeline is
+the stock one. Compared: what `vl.estimate` says before the run, with what the trace then takes.
+
+    python -m benchmarks.real_size               # about 3 GB and a few minutes; writes benchmarks/results/real_size.md
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import Measured
+
+__all__ = ["measure", "wan_1_3b"]
+
+RESULTS = Path(__file__).parent / "results" / "real_size.md"
+CONFIG = {
+    "num_attention_heads": 12,
+    "attention_head_dim": 128,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "ffn_dim": 8960,
+    "num_layers": 30,
+    "rope_max_seq_len": 1024,
+}
+CALL: dict[str, Any] = {
+    "height": 128,
+    "width": 128,
+    "num_frames": 9,
+    "num_inference_steps": 4,
+    "max_sequence_length": 512,
+    "output_type": "latent",
+}
+PROMPT = "a red circle moving right and a blue square moving up"
+
+
+def wan_1_3b() -> Any:
+    """Build the stock pipeline around a transformer of the published configuration."""
+    from diffusers import WanTransformer3DModel
+
+    from vico_lens.testing.pipelines import tiny_pipeline
+    from vico_lens.testing.pipelines.parts import umt5
+    from vico_lens.testing.pipelines.wan import transformer_config
+
+    pipe = tiny_pipeline("wan21-t2v").pipe
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        pipe.transformer = WanTransformer3DModel(**transformer_config(**CONFIG)).eval().requires_grad_(False)
+        pipe.register_modules(**umt5(CONFIG["text_dim"]))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return pipe
+
+
+class _Clock:
+    """Processor seconds that tracing takes: in the calls into the writer, and in its thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function`, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.thread_time() - start
+
+        return timed
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure() -> list[Measured]:
+    """Estimate, run untraced, traced to disk, and traced in memory; in this order, for memory is a peak."""
+    import vico_lens as vl
+    from vico_lens.storage.background import Background
+    from vico_lens.store import TraceWriter
+
+    torch.set_num_threads(1)
+    pipe = wan_1_3b()
+    parameters = sum(p.numel() for p in pipe.transformer.parameters())
+    start = time.perf_counter()
+    plan = vl.estimate(pipe, PROMPT, **CALL)
+    planned = time.perf_counter() - start
+    expected = int(plan.total_bytes)
+
+    def call() -> Any:
+        return pipe(PROMPT, generator=torch.Generator().manual_seed(0), **CALL).frames
+
+    found = [
+        Measured("parameters of the denoiser", parameters / 1e9, "billion"),
+        Measured("attention sites", plan.sizes["site"], ""),
+        Measured("estimate: made in", planned, "s"),
+        Measured("estimate: bytes of the trace", expected / 1e6, "MB"),
+        Measured("estimate: processor time of tracing", float(plan.seconds), "s"),
+    ]
+    start = time.process_time()
+    plain = call()
+    untraced = time.process_time() - start
+    peak = _peak()
+    found += [Measured("untraced: processor time", untraced, "s"), Measured("untraced: peak memory", peak / 1e6, "MB")]
+    clock = _Clock()
+    kept = TraceWriter.write, Background._run
+    TraceWriter.write, Background._run = map(clock.around, kept)  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            with vl.trace(pipe, to=Path(folder) / "run.zarr") as run:
+                traced = call()
+            busy = time.process_time() - start
+            stored = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+            held = sum(array.nbytes for array in _stored_arrays(Path(folder) / "run.zarr"))
+    finally:
+        TraceWriter.write, Background._run = kept  # type: ignore[method-assign]
+    to_disk = _peak() - peak
+    found += [
+        Measured("traced: video equal bit for bit", float(torch.equal(torch.as_tensor(plain), torch.as_tensor(traced))), ""),
+        Measured("traced: sites recorded", float(run.coverage["recorded"]), ""),  # type: ignore[arg-type]
+        Measured("traced: processor time of tracing", clock.seconds, "s"),
+        Measured("traced: processor time over untraced", busy / untraced, "x"),
+        Measured("traced: bytes of the arrays", held / 1e6, "MB"),
+        Measured("traced: bytes of the arrays over the estimate", held / expected, "x"),
+        Measured("traced: bytes on disk, compressed", stored / 1e6, "MB"),
+        Measured("traced: memory added", to_disk / 1e6, "MB"),
+    ]
+    with vl.trace(pipe) as run:
+        call()
+    grown = _peak() - peak
+    found += [
+        Measured("traced in memory: memory added", grown / 1e6, "MB"),
+        Measured("traced in memory: memory added over the estimate", grown / expected, "x"),
+    ]
+    return found
+
+
+def _stored_arrays(path: Path) -> list[Any]:
+    """The arrays that hold attention, as they lie in the store."""
+    import zarr
+
+    nodes = zarr.open_group(path, mode="r").members(max_depth=None)
+    kept = ("query", "key", "weights", "bias")
+    return [node for name, node in nodes if isinstance(node, zarr.Array) and name.rpartition("/")[2] in kept]
+
+
+def main() -> None:
+    """Measure, print, and write the page."""
+    load = os.getloadavg()[1]
+    rows = measure()
+    lines = [
+        "# Wan 2.1 1.3B, traced on a laptop-sized machine",
+        "",
+        f"`python -m benchmarks.real_size` on {platform.platform()}, {os.cpu_count()} cores, one thread of torch, Python "
+        f"{platform.python_version()}, torch {torch.__version__}; load average {load:.1f}. The published configuration "
+        "(Wan-AI/Wan2.1-T2V-1.3B-Diffusers, `transformer/config.json`) with random weights in bfloat16, on a video of "
+        f"{CALL['num_frames']} frames of {CALL['width']} x {CALL['height']} pixels, {CALL['num_inference_steps']} steps with "
+        "guidance; every step, layer and head of the conditional half is recorded.",
+        "",
+        "| what | value |",
+        "|---|---|",
+        *(f"| {row.name} | {row.value:.4g} {row.unit} |" for row in rows),
+    ]
+    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(RESULTS.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
