@@ -155,7 +155,7 @@ class _Session:
             # The second guidance pass of a step: its input was made before the update.
             return None if self.map is None else _with_input(args, kwargs, key, self.map(latents, model_input).detach())
         self.latents, self.version, self.map = latents, latents._version, None
-        scheduler = known.get("scheduler", self.pipe.scheduler)
+        scheduler = known.get("scheduler", getattr(self.pipe, "scheduler", None))
         if _is_correction(scheduler):
             return None
         self.run, self.step = max(self.run, 0), self.step + 1

@@ -209,7 +209,8 @@ def _state(pipe: Any) -> dict[str, Any]:
     """Everything a tracer could leave behind: hooks, replaced forwards and processors, function modes, the attention backend."""
     state: dict[str, Any] = {"function modes": torch._C._len_torch_function_stack()}
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    for component, root in pipe.components.items():
+    # A pipeline of one's own need not list its components as diffusers does; its attributes hold them.
+    for component, root in getattr(pipe, "components", vars(pipe)).items():
         if not isinstance(root, nn.Module):
             continue
         for path, module in root.named_modules():
