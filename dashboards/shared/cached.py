@@ -6,15 +6,28 @@ read again. The trees themselves are lazy and are shared by everyone who looks a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import networkx as nx
 import streamlit as st
 import xarray as xr
 
-from vico_lens.tinyworld.demonstration import FOLDER as DEMO
-from vico_lens.tinyworld.demonstration import demo_influence
+from vico_lens.report.markup import Markup
+from vico_lens.tinyworld.demonstration import Which, demo_comparison, demo_influence, demo_trace
 
-__all__ = ["influence", "open_tree", "video_of"]
+__all__ = [
+    "agreement",
+    "between_frames",
+    "faithfulness",
+    "film_of",
+    "influence",
+    "is_kept",
+    "maps",
+    "open_tree",
+    "routes",
+    "video_of",
+]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -32,6 +45,21 @@ def video_of(path: str, version: str) -> Any:
     return tree["video/rgb"].values if "video" in tree.children else None
 
 
+@st.cache_data(max_entries=8, show_spinner=False)
+def film_of(path: str, version: str) -> Markup | None:
+    """Return the video as a looping picture that lies in the page itself."""
+    from shared.panels import picture
+
+    frames = video_of(path, version)
+    return None if frames is None else picture(frames, "the generated video")
+
+
+def is_kept(path: str, method: str) -> bool:
+    """Tell whether influence by this method, over all steps, came with the trace."""
+    kept = _kept(path)
+    return kept is not None and method in kept
+
+
 @st.cache_data(max_entries=64, show_spinner="Computing influence")
 def influence(
     path: str,
@@ -41,18 +69,73 @@ def influence(
     steps: tuple[int, ...] | None = None,
     options: tuple[tuple[str, Any], ...] = (),
 ) -> xr.DataArray:
-    """Attribute a trace, or take what was computed before: the bundled one carries its influence over all steps with it."""
-    kept = _kept(path) if steps is None and not options else None
-    if kept is not None and method in kept and (concepts is None or set(concepts) <= set(kept["concept"].values.tolist())):
-        return kept[method] if concepts is None else kept[method].sel(concept=list(concepts))
+    """Attribute a trace, or take what was computed before: the bundled one carries its influence over all steps with it.
+
+    `concepts` are names; None finds them in the prompt. `steps` None takes all of them.
+    """
+    kept = None if options else _kept(path)
+    if kept is not None and method in kept:
+        found = kept[method]
+        if concepts is None or set(concepts) <= set(found["concept"].values.tolist()):
+            found = found if concepts is None else found.sel(concept=list(concepts))
+            return found if steps is None else found.sel(step=list(steps))
     import vico_lens as vl
 
     names = list(concepts) if concepts else None
     return vl.attribute(open_tree(path, version), method, names, steps=list(steps) if steps else None, **dict(options))
 
 
+@st.cache_data(max_entries=64, show_spinner="Reading maps")
+def maps(path: str, version: str, words: tuple[str, ...], step: int, site: str | None, head: int | None) -> xr.DataArray:
+    """Read where words are read: ``(concept, frame, y, x)`` of one step, one site or their mean, one head or their mean."""
+    from vico_lens.reading import concept_maps
+
+    return concept_maps(open_tree(path, version), list(words), step=step, layers=site, heads=None if head is None else [head])
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading attention between frames")
+def between_frames(path: str, version: str, step: int) -> xr.DataArray:
+    """Read how much frames look at each other at one step: ``(frame, key_frame)``."""
+    from vico_lens.reading import temporal_matrix
+
+    return temporal_matrix(open_tree(path, version), step=step)
+
+
+@st.cache_data(max_entries=32, show_spinner="Following the flow")
+def routes(path: str, version: str, concepts: tuple[str, ...], step: int, carry: str) -> dict[str, nx.DiGraph]:
+    """Solve the network of one step on a grid coarse enough to draw, a graph a concept."""
+    from vico_lens import plot
+    from vico_lens.graph import AttentionGraph
+
+    return plot.concept_graphs(AttentionGraph.from_trace(open_tree(path, version), step), list(concepts), carry=carry)
+
+
+@st.cache_data(max_entries=32, show_spinner="Comparing methods")
+def agreement(path: str, version: str, methods: tuple[str, ...], _found: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Rank correlation of the maps of each two methods: ``(method, other_method)``."""
+    kept = _comparison(path)
+    if kept is not None and set(methods) <= set(kept["method"].values.tolist()):
+        return kept["agreement"].sel(method=list(methods), other_method=list(methods))
+    from vico_lens.comparison import map_correlation
+
+    means = [_found[name].mean("step") if "step" in _found[name].dims else _found[name] for name in methods]
+    rows = [[1.0 if one is other else map_correlation(one, other) for other in means] for one in means]
+    names = list(methods)
+    return xr.DataArray(rows, dims=("method", "other_method"), coords={"method": names, "other_method": names}, name="agreement")
+
+
+def faithfulness(path: str) -> xr.Dataset | None:
+    """Return the scores that came with the trace: the bundled demonstration's."""
+    kept = _comparison(path)
+    return None if kept is None else kept.drop_dims("other_method")
+
+
+def _comparison(path: str) -> xr.Dataset | None:
+    return demo_comparison() if path == str(demo_trace("plain")) else None
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _kept(path: str) -> xr.Dataset | None:
-    for which in ("plain", "balanced"):
-        if path == str(DEMO / f"{which}.zarr.zip"):
-            return demo_influence(which)  # type: ignore[arg-type]
-    return None
+    """Influence that came with a trace: the bundled demonstration's."""
+    names: tuple[Which, ...] = ("plain", "balanced")
+    return next((demo_influence(which) for which in names if path == str(demo_trace(which))), None)

@@ -11,11 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
-from vico_lens.report.markup import Markup, el, foreign, join
+from shared import cached, notices
+from shared.opening import Opened
+from vico_lens.report.markup import Markup, el, foreign
 from vico_lens.report.media import caption
 
-__all__ = ["concept_mark", "draw", "facts", "heading", "lead", "prompt_line", "styles", "text"]
+__all__ = [
+    "basis",
+    "bullets",
+    "concept_mark",
+    "draw",
+    "facts",
+    "film",
+    "heading",
+    "lead",
+    "note",
+    "page_link",
+    "prompt_line",
+    "styles",
+    "text",
+]
 
 _STYLES = Path(__file__).with_name("styles.css")
 
@@ -57,20 +74,62 @@ def facts(rows: Mapping[str, Any]) -> None:
     st.html(el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in rows.items()], class_="facts"))
 
 
-def draw(fig: Any, key: str, *, top: bool = True) -> None:
-    """Show a figure of `vico_lens.plot`: its finding and note as text above it, which wraps on a phone, then the drawing."""
+def bullets(sentences: Sequence[Any]) -> None:
+    """Write sentences under each other."""
+    if sentences:
+        st.html(el("ul", [el("li", sentence) for sentence in sentences], class_="brief"))
+
+
+def note(*parts: Any) -> None:
+    """Write small print."""
+    text(*parts, css="note")
+
+
+def basis(method: str, asked: str, steps: Sequence[int] | None, recorded: int) -> str:
+    """Say what the numbers of a page rest on."""
+    told = f"By {method.replace('_', ' ')}"
+    if steps is not None:
+        told += f", from {len(steps)} of {recorded} recorded steps" if len(steps) > 1 else f", from step {steps[0]} only"
+    if method != asked:
+        told += f", because {asked.replace('_', ' ')} of a trace of this size takes longer: ask for it on the Flow page"
+    return f"{told}. Intervals say how even the shares are within this run, not what another seed would give."
+
+
+def film(opened: Opened) -> None:
+    """Show the video of the trace, looping, or say that it keeps none."""
+    frames = opened.video
+    if frames is None:
+        notices.empty("This trace keeps no video.", "Set run.video = frames inside vl.trace(...) to keep it.")
+        return
+    told = f"The generated video: {len(frames)} frames of {frames.shape[2]} by {frames.shape[1]} pixels."
+    st.html(el("div", cached.film_of(*opened.key), el("p", told, class_="note"), class_="film-strip"))
+
+
+def page_link(page: str, title: str) -> None:
+    """Link to another page, keeping the trace; plain text where pages are not routed (a page tested alone)."""
+    try:
+        st.page_link(f"views/{page}.py", label=title)
+    except StreamlitAPIException:
+        text(title)
+
+
+def draw(fig: Any, key: str, *, finding: bool = True) -> None:
+    """Show a figure of `vico_lens.plot`: its finding and note as text above it, which wraps on a phone, then the drawing.
+
+    Parameters
+    ----------
+    fig : plotly.graph_objects.Figure
+        With its finding in ``layout.meta``.
+    key : str
+        Unique on the page.
+    finding : bool
+        Whether to write the finding; not where the page has said it already.
+    """
     meta = fig.layout.meta or {}
-    if top and meta.get("finding"):
+    if finding and meta.get("finding"):
         st.html(el("div", caption(meta), class_="finding"))
-    head = (fig.layout.margin.t or 0) - meta.get("top", 0)
-    fig.update_layout(
-        title=None,
-        height=(fig.layout.height or 400) - head + 10,
-        margin={"t": meta.get("top", 0) + 10},
-    )
-    st.plotly_chart(fig, theme=None, key=key, config={"displayModeBar": False, "responsive": True})
-
-
-def joined(parts: Sequence[Any]) -> Markup:
-    """Join strings (escaped) and `Markup` to one piece."""
-    return join(parts)
+    top = meta.get("top", 0) + 10
+    height = meta.get("height", 360) + top + meta.get("bottom", 12)
+    fig.update_layout(title=None, height=height, margin={"t": top, "r": max(40, fig.layout.margin.r or 0)})
+    with st.container(key=f"figure_{key}"):
+        st.plotly_chart(fig, theme=None, key=key, config={"displayModeBar": False, "responsive": True})

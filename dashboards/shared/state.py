@@ -18,7 +18,7 @@ from vico_lens.concepts import find_concepts
 from vico_lens.errors import VicoLensError
 from vico_lens.plot.colours import concept_colours
 
-__all__ = ["choose_trace", "colours", "concepts", "current", "first_trace", "label", "theme", "valid_choice"]
+__all__ = ["choose_trace", "colours", "concepts", "current", "first_trace", "label", "theme", "valid_choice", "valid_choices"]
 
 _TRACE = "trace_name"
 
@@ -69,6 +69,12 @@ def theme() -> Literal["light", "dark"]:
 def valid_choice(key: str, options: list[str]) -> None:
     """Forget a widget's value that this trace does not offer, before the widget is drawn (another trace, an old link)."""
     if key in st.session_state and st.session_state[key] not in options:
+        del st.session_state[key]
+
+
+def valid_choices(key: str, options: list[str]) -> None:
+    """Do the same for a widget with several values: those that are not offered are left out."""
+    if key in st.session_state and not set(st.session_state[key]) <= set(options):
         del st.session_state[key]
 
 

@@ -1,8 +1,103 @@
-"""Placeholder of the skeleton; the page follows."""
+"""Maps: where a word is read and where a place looks, by site, head, step and frame; one frame scrubber moves all."""
 
-from shared import layout, state
+from __future__ import annotations
 
+import numpy as np
+import streamlit as st
+
+from shared import cached, layout, notices, state
+from shared.budget import UNASKED, step_bytes
+from shared.panels import map_panels, show
+from shared.sites import prompt_words, sites_of
+from vico_lens import plot
+from vico_lens.plot.wording import percent
+
+ALL = "all"
 opened = state.current()
+tree = opened.tree
 names = state.concepts(opened)
-layout.heading("Maps", opened.label)
-layout.prompt_line(opened.prompt, names, state.colours(names))
+words = prompt_words(tree, names)
+colours = state.colours((*names, *(word for word in words if word not in names)))
+sites = {site.module: site for site in sites_of(tree)}
+readers = [module for module, site in sites.items() if site.kind in ("cross", "joint")]
+steps = [int(step) for step in tree.coords["step"].values]
+mean_fits = step_bytes(tree, ("cross", "joint")) <= 4 * UNASKED
+
+head_of_page = st.container()
+what, where, how, when = st.columns([3, 3, 1.4, 1.4], gap="small")
+with what:
+    state.valid_choices("words", words)
+    shown = tuple(st.multiselect("Words", words, default=names, key="words", bind="query-params")) or names
+with where:
+    offered = [*([ALL] if mean_fits else []), *readers]
+    state.valid_choice("site", offered)
+    site = st.selectbox(
+        "Site", offered, format_func=lambda m: "All sites, mean" if m == ALL else sites[m].label, key="site", bind="query-params"
+    )
+with how:
+    heads = ["mean", *map(str, range(max(sites[m].heads for m in readers) if site == ALL else sites[site].heads))]
+    state.valid_choice("head", heads)
+    head = st.selectbox("Head", heads, key="head", bind="query-params")
+with when:
+    state.valid_choice("step", [str(step) for step in steps])
+    step = int(st.selectbox("Step", [str(step) for step in steps], index=len(steps) // 2, key="step", bind="query-params"))
+at_head = None if head == "mean" else int(head)
+maps = None
+with notices.guarded("These maps could not be read."):
+    maps = cached.maps(*opened.key, shown, step, None if site == ALL else site, at_head)
+
+
+@st.fragment
+def scrub() -> None:
+    """Slider, panels, and where one place of the frame looks: they move together."""
+    count = len(opened.video) if opened.video is not None else maps.sizes["frame"]
+    frame = st.slider("Frame", 0, count - 1, 0, key="frame", bind="query-params") if count > 1 else 0
+    show(map_panels(maps, opened.video, colours, frame=frame, shares=False))
+    lookers = [module for module, found in sites.items() if found.kind != "cross"]
+    if not lookers:
+        notices.empty("This trace holds no site in which places look at places.", "Capture(kinds=None) records them.")
+        return
+    layout.lead("Where a place of this frame looks", "Choose a site and a place; the frame is that of the slider.")
+    first, second, third = st.columns([3, 1.5, 1.5], gap="small")
+    with first:
+        state.valid_choice("looker", lookers)
+        looker = st.selectbox("Looking site", lookers, format_func=lambda m: sites[m].label, key="looker", bind="query-params")
+    frames, rows, columns = sites[looker].grid
+    row = second.slider("Row", 0, rows - 1, rows // 2, key=f"row{rows}") if rows > 1 else 0
+    column = third.slider("Column", 0, columns - 1, columns // 2, key=f"column{columns}") if columns > 1 else 0
+    with notices.guarded("This row could not be read."):
+        fits = at_head if at_head is None or at_head < sites[looker].heads else None
+        query = (min(frame * frames // count, frames - 1), row, column)
+        fig = plot.attention(tree, looker, step=step, head=fits, query=query, theme=state.theme())
+        layout.draw(fig, "looks")
+
+
+if maps is not None:
+    read = maps.mean(("frame", "y", "x"))
+    most = str(shown[int(np.argmax(read.values))])
+    peak = int(maps.sel(concept=most).sum(("y", "x")).argmax())
+    with head_of_page:
+        layout.heading(
+            [
+                layout.concept_mark(most, colours),
+                f" is read most, by {percent(float(read.max()), 1)} of the attention; most in frame {peak}",
+            ],
+            f"Attention that places pay to words at denoising step {step}, {'mean of all sites' if site == ALL else sites[site].label}.",
+        )
+        layout.prompt_line(opened.prompt, names, colours)
+    scrub()
+    layout.lead("One word in every frame", "As recorded at one site: only this slice is read, whatever the size of the trace.")
+    single = [word for word in words if " " not in word] or list(words)
+    state.valid_choice("word", single)
+    word = st.selectbox("Word", single, key="word", bind="query-params", width=260)
+    with notices.guarded("This map could not be read."):
+        raw = readers[0] if site == ALL else site
+        layout.draw(plot.attention(tree, raw, step=step, head=at_head, token=word, theme=state.theme()), "raw")
+layout.lead(
+    "Which frames look at each other", "Mean over sites and positions; a bright diagonal means that frames mind themselves."
+)
+if any(found.kind in ("temporal", "spacetime", "joint") for found in sites.values()):
+    with notices.guarded("The frames' attention could not be read."):
+        layout.draw(plot.temporal_matrix(cached.between_frames(*opened.key, step), theme=state.theme()), "frames")
+else:
+    notices.empty("This trace holds no site that connects frames.", "Record temporal attention with vl.Capture(kinds=None).")

@@ -1,8 +1,76 @@
-"""Placeholder of the skeleton; the page follows."""
+"""Overview: the video, who dominates it and how sure that is, where and when; and where to look next."""
 
-from shared import layout, state
+from __future__ import annotations
+
+import streamlit as st
+
+from shared import cached, layout, notices, state
+from shared.budget import plan
+from shared.findings import story_of
+from shared.methods import READING, choose_method
+from shared.panels import map_panels, show
+from vico_lens import plot
 
 opened = state.current()
 names = state.concepts(opened)
-layout.heading("Overview", opened.label)
-layout.prompt_line(opened.prompt, names, state.colours(names))
+colours = state.colours(names)
+theme = state.theme()
+
+head = st.container()
+left, right = st.columns([2, 3], gap="large")
+with right:
+    said = st.container()
+    method = choose_method()
+todo = plan(opened.tree, method)
+chosen, steps = (method, None) if cached.is_kept(str(opened.path), method) else (todo.method, todo.steps)
+with left:
+    layout.film(opened)
+if chosen is None:
+    with head:
+        layout.heading("This trace is too large to summarise unasked", opened.label)
+        layout.prompt_line(opened.prompt, names, colours)
+    with said:
+        notices.too_large(
+            f"One step of {READING[method].title.lower()} reads {todo.asked_bytes / 1e9:.1f} GB.",
+            "The Maps page reads single slices and stays quick. On the command line: vico-lens attribute TRACE --step N.",
+        )
+    st.stop()
+with notices.guarded("The influence of the concepts could not be computed."):
+    influence = cached.influence(*opened.key, chosen, names, steps)
+    story = story_of(opened, influence)
+    with head:
+        layout.heading(story.headline())
+        layout.prompt_line(opened.prompt, names, colours)
+    with said:
+        layout.bullets(story.brief())
+        layout.note(layout.basis(chosen, method, steps, opened.tree.sizes.get("step", 0)))
+    with right:
+        layout.note(READING[chosen].what)
+    if len(names) > 1:
+        layout.draw(plot.shares(influence, colours=colours, theme=theme), "shares", finding=False)
+    layout.lead(
+        "Where", "Colour over the grey video is influence, on one scale for all concepts. The Maps page goes frame by frame."
+    )
+    show(map_panels(influence, opened.video, colours))
+    if len(names) > 1:
+        layout.lead("When")
+        over_frames, over_steps = st.columns(2, gap="large")
+        with over_frames:
+            layout.draw(plot.share_by_frame(influence, colours=colours, theme=theme), "by_frame")
+        with over_steps:
+            if influence.sizes.get("step", 0) > 1:
+                layout.draw(plot.share_by_step(influence, colours=colours, theme=theme), "by_step")
+            else:
+                notices.empty("One denoising step was read, so there is no course over steps.")
+
+layout.lead("What to do next")
+NEXT = {
+    "maps": ("Look at single maps", "Which site and head reads which word, frame by frame."),
+    "flow": ("Follow the flow", "How much can pass from a word to the video, and what holds it back."),
+    "compare": ("Ask other methods", "Whether the finding hangs on one of them."),
+    "balance": ("Balance it", "Sample the prompt again with the weakest concept lifted."),
+}
+for column, (page, (title, why)) in zip(st.columns(len(NEXT), gap="medium"), NEXT.items(), strict=True):
+    with column, st.container(key=f"next_{page}"):
+        layout.page_link(page, title)
+        layout.text(why, css="small")

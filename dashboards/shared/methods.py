@@ -1,0 +1,50 @@
+"""The attribution methods that read a trace alone, in plain words; their registry would have to load torch to list them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+__all__ = ["READING", "MethodWords", "choose_method"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodWords:
+    """How a page speaks of a method: its title, what it does in a sentence, what its numbers are."""
+
+    title: str
+    what: str
+    unit: str
+
+
+READING = {
+    "rollout": MethodWords(
+        "Rollout",
+        "Multiplies the attention of all layers: the share of each video token that comes from the concept along every path.",
+        "share of a token",
+    ),
+    "subgraph_flow": MethodWords(
+        "Subgraph flow",
+        "Vico's measure: the widest way from the concept through one cross-attention layer and the temporal layers after it.",
+        "flow",
+    ),
+    "cross_attention": MethodWords(
+        "Cross-attention", "Sums the attention that video tokens pay to the concept's words, layer by layer.", "attention"
+    ),
+    "widest_path": MethodWords(
+        "Widest path", "The best single path from the concept to each video token: as wide as its narrowest edge.", "capacity"
+    ),
+    "max_flow": MethodWords(
+        "Max flow",
+        "The most that all paths together can carry from the concept to the video, exact, with the cut that proves it.",
+        "flow",
+    ),
+}
+
+
+def choose_method(*, maps_only: bool = True) -> str:
+    """Draw the select box of methods; the choice is part of the link and is kept between pages."""
+    options = [name for name in READING if name != "max_flow" or not maps_only]
+    key = "method" if maps_only else "flow_method"
+    return st.selectbox("Method", options, width=260, format_func=lambda name: READING[name].title, key=key, bind="query-params")

@@ -1,0 +1,94 @@
+"""The attention sites of a trace as a page offers them: short names, what they read, how much one map of them takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import xarray as xr
+
+from vico_lens.concepts import find_concepts
+from vico_lens.errors import VicoLensError
+from vico_lens.layout import attention_groups
+
+__all__ = ["Site", "prompt_words", "sites_of"]
+
+_SAYS = {
+    "cross": "reads words",
+    "joint": "reads words and places",
+    "spatial": "looks within a frame",
+    "temporal": "looks across frames",
+    "spacetime": "looks everywhere",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One attention site.
+
+    Attributes
+    ----------
+    module : str
+        Path in the model, which names it in links.
+    kind : str
+        ``cross``, ``spatial``, ``temporal``, ``spacetime`` or ``joint``.
+    grid : tuple of int
+        Frames, rows and columns of its tokens.
+    heads : int
+        Number of heads.
+    order : int
+        Place in the execution order.
+    step_bytes : int
+        What its weights of one step take in memory.
+    """
+
+    module: str
+    kind: str
+    grid: tuple[int, int, int]
+    heads: int
+    order: int
+    step_bytes: int
+
+    @property
+    def label(self) -> str:
+        """Short name for lists.
+
+        >>> Site("unet.up_blocks.0.attentions.1.transformer_blocks.0.attn2", "cross", (8, 4, 4), 4, 3, 0).label
+        '3 · cross 8×4×4 · up_blocks.0.attentions.1'
+        """
+        parts = self.module.split(".")
+        short = ".".join(parts[1:5] if len(parts) > 5 else parts[-3:])
+        return f"{self.order} · {self.kind} {'×'.join(map(str, self.grid))} · {short}"
+
+    @property
+    def says(self) -> str:
+        """What such a site does, in words."""
+        return _SAYS[self.kind]
+
+
+def sites_of(tree: xr.DataTree) -> list[Site]:
+    """List the sites in their order of execution."""
+    found = []
+    for _, kind, grid, node in attention_groups(tree):
+        weight = sum(int(array.nbytes) for array in node.data_vars.values()) // max(1, node.sizes["layer"] * tree.sizes["step"])
+        columns = (node.coords[name].values for name in ("module", "heads", "order"))
+        found += [
+            Site(str(module), kind, grid, int(heads), int(order), weight) for module, heads, order in zip(*columns, strict=True)
+        ]
+    return sorted(found, key=lambda site: site.order)
+
+
+def prompt_words(tree: xr.DataTree, concepts: tuple[str, ...]) -> list[str]:
+    """List what can be looked up in the prompt: the concepts, then every single word that is not one."""
+    texts, kinds = tree.coords["word"].values, tree.coords["token_kind"].values
+    texts, kinds = (values[0] if values.ndim == 2 else values for values in (texts, kinds))
+    words = dict.fromkeys(str(word) for word, kind in zip(texts, kinds, strict=True) if kind == "text" and word)
+    found = list(concepts)
+    for word in words:
+        if word in found:
+            continue
+        try:
+            find_concepts(tree, [word])
+        except VicoLensError:
+            continue
+        found.append(word)
+    return found

@@ -1,0 +1,100 @@
+"""Flow in words: what a value says, what its cut proves, and when it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vico_lens.plot.wording import number, percent
+from vico_lens.report.markup import Markup, el, foreign, join
+
+__all__ = ["certificate_words", "flow_headline", "flow_rows"]
+
+
+def flow_headline(flow: xr.DataArray, names: Sequence[str], colours: Mapping[str, str]) -> Markup:
+    """Write what was found: who gets more through, or that the flow is full and tells nothing."""
+    totals = _totals(flow)
+    top = max(names, key=totals.__getitem__)
+    states = _states(flow)
+    if states and set(states) <= {"sink"}:
+        return join(["Every flow fills the video: it cannot tell the concepts apart"])
+    if states and states.count("sink") > len(states) / 2:
+        return join(
+            [
+                f"{percent(states.count('sink') / len(states))} of the flows fill the video, where a value says nothing of a concept"
+            ]
+        )
+    whole = sum(totals.values())
+    if len(names) == 1 or whole == 0:
+        return join([_marked(top, colours), f" sends {number(totals[top])} into the video"])
+    return join([_marked(top, colours), f" sends {percent(totals[top] / whole)} of what reaches the video"])
+
+
+def certificate_words(flow: xr.DataArray, names: Sequence[str], colours: Mapping[str, str]) -> list[Markup]:
+    """Explain value, gap and saturation, one sentence each, and where the cuts lie, one a concept."""
+    sentences = []
+    if "gap" in flow.coords:
+        gap = float(np.abs(flow.coords["gap"].values).max())
+        sentences.append(
+            join([
+                f"Gap {number(gap)}: flow and cut agree" + (" to the last digit" if gap == 0 else "") + ", so the value is exact."
+                if gap < 1e-6
+                else f"Gap {number(gap)}: the value lies between the flow found and the cut."
+            ])
+        )  # fmt: skip
+    states = _states(flow)
+    if "sink" in states:
+        sentences.append(
+            join([
+                "Cut at the video means saturated: the sink takes in no more than 1 a place, whoever sends it. The number is then "
+                "the sink's size, the same for every concept, and no gradient can flow. Choose one layer group, or another method."
+            ])
+        )  # fmt: skip
+    if "source" in states:
+        sentences.append(
+            join(["Cut at the text means that everything the concept injects arrives: the number is its summed cross-attention."])
+        )
+    if "cut_layer" in flow.coords:
+        for name in names:
+            one = flow.sel(concept=name)
+            kinds, counts = np.unique(np.ravel(one.coords["cut_kind"].values).astype(str), return_counts=True)
+            layers = [layer for layer in np.unique(np.ravel(one.coords["cut_layer"].values).astype(str)) if layer]
+            places = join(
+                [
+                    "; ".join(
+                        f"{count} at {_PLACE.get(kind, f'a {kind} layer')}" for kind, count in zip(kinds, counts, strict=True)
+                    )
+                ]
+            )
+            inside = (
+                [" (", el("code", foreign(layers[0])), f" and {len(layers) - 1} more" if len(layers) > 1 else None, ")"]
+                if layers
+                else []
+            )
+            sentences.append(join(["Most of the cut of ", _marked(name, colours), " lies: ", places, *inside, "."]))
+    return sentences
+
+
+_PLACE = {"source": "the text", "sink": "the video", "mixed": "different places of different layer groups"}
+
+
+def flow_rows(flow: xr.DataArray, names: Sequence[str]) -> dict[str, Any]:
+    """Pair each concept with its total and its part of all."""
+    totals = _totals(flow)
+    whole = sum(totals.values()) or 1.0
+    return {name: f"{number(totals[name])}  ({percent(totals[name] / whole)})" for name in names}
+
+
+def _totals(flow: xr.DataArray) -> dict[str, float]:
+    return {str(name): float(abs(flow.sel(concept=name)).sum()) for name in flow["concept"].values}
+
+
+def _states(flow: xr.DataArray) -> list[str]:
+    return [str(state) for state in np.ravel(flow.coords["saturated"].values)] if "saturated" in flow.coords else []
+
+
+def _marked(name: str, colours: Mapping[str, str]) -> Markup:
+    return foreign(name, class_="concept", style=f"--tint:{colours[name]}")
