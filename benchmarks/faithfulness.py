@@ -38,7 +38,7 @@ from vico_lens.tinyworld import TinyPrompt, judge, render, sample_prompts
 
 RAW = Path(__file__).parent / "results" / "faithfulness.jsonl"
 SEED, FIRST_SEED, STEPS, MIDDLE = 778, 70_000, (4, 12), 12
-COUNTS = {"clips": 104, "rendered": 30, "checks": 8, "tokens": 20}
+COUNTS = {"clips": 100, "rendered": 20, "checks": 6, "tokens": 12}
 FLOWS_TO_TOKENS = 20  # clips on which every video token is a sink of its own
 REPLACEMENTS = ("padding", "neutral", "null")
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

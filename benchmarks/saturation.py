@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ TABLE = RAW.with_suffix(".md")
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "saturation.png"
 SEED, FIRST_SEED, CLIPS, STEPS, MIDDLE = 779, 71_000, 3, (0, 6, 12, 18, 24), 12
 EVERY = 16  # one video token of so many is a sink of its own
-SINKS = {"video": "the whole video", "frame": "one frame", "token": "one video token"}
+CUT = {"at_source": "source", "between": "no", "at_sink": "sink"}
+SINKS = ("video", "frame", "token")
 
 
 def groups(stages: Sequence[Stage]) -> list[list[Stage]]:
@@ -71,7 +71,7 @@ def measured(graph: LayeredGraph, sources: list[list[int]], sink: str) -> dict[s
     places = flow.cut_by_kind()
     return {
         "flows": value.size,
-        **{name: float((flow.saturated == code).double().mean()) for code, name in enumerate(SATURATED)},
+        **{name: float((flow.saturated == SATURATED.index(code)).double().mean()) for name, code in CUT.items()},
         # Cut in edges from the source alone: the flow is what the source injects where it can reach the sink from.
         "source_edges": float((flow.location[..., 0] >= (1 - 1e-9) * flow.cut_value).double().mean()),
         "rank_with_cross_attention": float(np.mean(ranks)),
@@ -85,7 +85,7 @@ def run(clips: int) -> None:
     """Append the rows of the clips that are missing."""
     pipe = vl.load_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    done = {row["seed"] for row in _rows()}
+    done = {row["seed"] for row in rows_of()}
     for number, prompt in enumerate(sample_prompts(clips, objects=2, seed=SEED)):
         seed = FIRST_SEED + number
         if seed in done:
@@ -107,18 +107,9 @@ def run(clips: int) -> None:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def _rows() -> list[dict[str, Any]]:
+def rows_of() -> list[dict[str, Any]]:
+    """What was measured so far."""
     return [json.loads(line) for line in RAW.read_text().splitlines()] if RAW.exists() else []
-
-
-def means(rows: Sequence[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """Mean over clips (and whatever else `rows` run over) at each value of `by`."""
-    found = []
-    for value, same in groupby(sorted(rows, key=lambda row: row[by]), key=lambda row: row[by]):
-        part = list(same)
-        names = (*SATURATED, "source_edges", "rank_with_cross_attention", "spread")
-        found.append({by: value, **{name: float(np.mean([row[name] for row in part])) for name in names}})
-    return found
 
 
 def main() -> None:
@@ -131,7 +122,7 @@ def main() -> None:
     if arguments.table:
         from benchmarks.saturation_table import write
 
-        write(_rows(), TABLE, FIGURE)
+        write(rows_of(), TABLE, FIGURE)
     else:
         run(arguments.clips)
 
