@@ -63,17 +63,17 @@ class Network(NamedTuple):
 
 
 @compiled
-def _leaving(net: Network, level: int, n: int) -> tuple[int, int, int, int]:
-    """Edges out of node n of a level: first edge, how many, node of the first target, step between targets."""
+def _leaving(net: Network, level: int, n: int) -> tuple[int, int, int, int, int]:
+    """Edges out of node n of a level: first edge, step between them, how many, node of the first target, step between targets."""
     p = net.block[level, 0] if n < net.split[level, 0] else net.block[level, 1]
     member = n - net.source[p]
     below = net.node[level + 1] + net.target[p]
     if net.interleaved[p]:
         j = member // net.groups[p]
         g = member - j * net.groups[p]
-        return net.edge[p] + (g * net.rows[p] + j) * net.columns[p], net.columns[p], below + g, net.groups[p]
+        return net.edge[p] + (g * net.rows[p] + j) * net.columns[p], 1, net.columns[p], below + g, net.groups[p]
     g = member // net.rows[p]
-    return net.edge[p] + member * net.columns[p], net.columns[p], below + g * net.columns[p], 1
+    return net.edge[p] + member * net.columns[p], 1, net.columns[p], below + g * net.columns[p], 1
 
 
 @compiled
@@ -90,6 +90,35 @@ def _entering(net: Network, level: int, n: int) -> tuple[int, int, int, int, int
     g = member // net.columns[p]
     i = member - g * net.columns[p]
     return net.edge[p] + g * net.rows[p] * net.columns[p] + i, net.columns[p], net.rows[p], above + g * net.rows[p], 1
+
+
+@compiled
+def _room(edge: int, forward: bool, capacity: Floats, flow: Floats) -> float:
+    """How much more can go along an edge: forward what its flow leaves free, backward what it carries."""
+    return capacity[edge] - flow[edge] if forward else flow[edge]
+
+
+@compiled
+def _reach(
+    edges: tuple[int, int, int, int, int],
+    forward: bool,
+    capacity: Floats,
+    flow: Floats,
+    label: Integers,
+    distance: int,
+    queue: Integers,
+    tail: int,
+) -> int:
+    """Give `distance` to the unlabelled far ends of a node's edges that have room, and queue them; the queue's new end."""
+    edge, edge_step, count, u, step = edges
+    for _ in range(count):
+        if label[u] == FAR and _room(edge, forward, capacity, flow) > 0.0:
+            label[u] = distance
+            queue[tail] = u
+            tail += 1
+        edge += edge_step
+        u += step
+    return tail
 
 
 @compiled
@@ -121,25 +150,49 @@ def relabel(
             level += 1
         n = w - net.node[level]
         distance = label[w] + 1
+        # From the sink upwards: the far end of an edge in reaches this node along it, that of an edge out against it.
         if level > 0 and unseen[level - 1] > 0:
-            e, edge_step, count, v, step = _entering(net, level, n)
-            for _ in range(count):
-                if label[v] == FAR and flow[e] < capacity[e]:
-                    label[v] = distance
-                    queue[tail] = v
-                    tail += 1
-                    unseen[level - 1] -= 1
-                e += edge_step
-                v += step
+            before = tail
+            tail = _reach(_entering(net, level, n), True, capacity, flow, label, distance, queue, tail)
+            unseen[level - 1] -= tail - before
         if level < last and unseen[level + 1] > 0:
-            e, count, u, step = _leaving(net, level, n)
-            for i in range(count):
-                if label[u] == FAR and flow[e + i] > 0.0:
-                    label[u] = distance
-                    queue[tail] = u
-                    tail += 1
-                    unseen[level + 1] -= 1
-                u += step
+            before = tail
+            tail = _reach(_leaving(net, level, n), False, capacity, flow, label, distance, queue, tail)
+            unseen[level + 1] -= tail - before
+
+
+@compiled
+def _push(
+    edges: tuple[int, int, int, int, int],
+    forward: bool,
+    capacity: Floats,
+    flow: Floats,
+    excess: Floats,
+    label: Integers,
+    below: int,
+    held: float,
+    lowest: int,
+) -> tuple[float, int]:
+    """Push `held` along a node's edges to neighbours of label `below`; what is left, and the lowest other label with room."""
+    edge, edge_step, count, u, step = edges
+    for _ in range(count):
+        if label[u] <= lowest:
+            room = _room(edge, forward, capacity, flow)
+            if room > 0.0:
+                if label[u] == below:
+                    if room > held:
+                        flow[edge] += held if forward else -held
+                        excess[u] += held
+                        return 0.0, lowest
+                    # Set, not added up: a full edge has no rounding left in it.
+                    flow[edge] = capacity[edge] if forward else 0.0
+                    held -= room
+                    excess[u] += room
+                elif label[u] < lowest:
+                    lowest = label[u]
+        edge += edge_step
+        u += step
+    return held, lowest
 
 
 @compiled
@@ -159,60 +212,27 @@ def _discharge(
     last = net.node.size - 2
     limit = net.node[last + 1] + 2
     v = net.node[level] + n
+    held = excess[v]
     work = 0
-    while excess[v] > tolerance and label[v] < FAR:
+    while held > tolerance and label[v] < FAR:
         lowest = FAR
         if level == last:
             room = sink[n] - arrived[n]
-            if excess[v] < room:
-                arrived[n] += excess[v]
-                excess[v] = 0.0
-                return work
-            arrived[n] = sink[n]
-            excess[v] -= room
+            arrived[n] = arrived[n] + held if held < room else sink[n]
+            held = max(held - room, 0.0)
         else:
-            e, count, u, step = _leaving(net, level, n)
-            work += count
-            for i in range(e, e + count):
-                left = capacity[i] - flow[i]
-                if left > 0.0:
-                    if label[u] + 1 == label[v]:
-                        if left <= excess[v]:
-                            flow[i] = capacity[i]
-                            excess[v] -= left
-                            excess[u] += left
-                        else:
-                            flow[i] += excess[v]
-                            excess[u] += excess[v]
-                            excess[v] = 0.0
-                            return work
-                    elif label[u] < lowest:
-                        lowest = label[u]
-                u += step
-        if level > 0:
-            e, edge_step, count, u, step = _entering(net, level, n)
-            work += count
-            for _ in range(count):
-                back = flow[e]
-                if back > 0.0:
-                    if label[u] + 1 == label[v]:
-                        if back <= excess[v]:
-                            flow[e] = 0.0
-                            excess[v] -= back
-                            excess[u] += back
-                        else:
-                            flow[e] -= excess[v]
-                            excess[u] += excess[v]
-                            excess[v] = 0.0
-                            return work
-                    elif label[u] < lowest:
-                        lowest = label[u]
-                e += edge_step
-                u += step
-        if excess[v] > tolerance:
+            edges = _leaving(net, level, n)
+            work += edges[2]
+            held, lowest = _push(edges, True, capacity, flow, excess, label, label[v] - 1, held, lowest)
+        if level > 0 and held > 0.0:
+            edges = _entering(net, level, n)
+            work += edges[2]
+            held, lowest = _push(edges, False, capacity, flow, excess, label, label[v] - 1, held, lowest)
+        if held > tolerance:
             # Every admissible edge is full now: rise above the lowest neighbour that still has room.
             raised = max(lowest, label[v]) + 1
             label[v] = raised if lowest < FAR and raised < limit else FAR
+    excess[v] = held
     return work
 
 
@@ -227,7 +247,7 @@ def seed(net: Network, capacity: Floats, reach: Floats, flow: Floats, excess: Fl
     for level in range(last):
         for n in range(net.node[level + 1] - net.node[level]):
             v = net.node[level] + n
-            e, count, u, step = _leaving(net, level, n)
+            e, _, count, u, step = _leaving(net, level, n)
             if excess[v] <= 0.0 or reach[v] <= 0.0:
                 flow[e : e + count] = 0.0
                 continue
@@ -325,7 +345,7 @@ def cut_by_stage(
             elif level == last:
                 location[last + 1] += sink[n]
             else:
-                e, count, u, step = _leaving(net, level, n)
+                e, _, count, u, step = _leaving(net, level, n)
                 for i in range(e, e + count):
                     if not source_side[u]:
                         location[level + 1] += capacity[i]
