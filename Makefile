@@ -14,14 +14,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types floors docs bench check-all tinyworld-model clean
+.PHONY: help demo test test-oldest lint types floors docs bench check-all tinyworld-model clean
 
 help:
 	@echo "make demo             trace, attribute and balance one prompt with the bundled model; writes demo-output/"
 	@echo "make test             run every test and docstring example"
+	@echo "make test-oldest      run the contract of tracing and balancing with the oldest diffusers that is supported"
 	@echo "make lint types floors    ruff, mypy, import-linter"
 	@echo "make docs bench       build the documentation into site/; run the benchmarks"
-	@echo "make check-all        test, lint, types, floors, docs"
+	@echo "make check-all        test, test-oldest, lint, types, floors, docs"
 	@echo "make tinyworld-model  train the bundled model again (hours; resumes from runs/)"
 	@echo "make clean            remove .venv, caches and build outputs"
 
@@ -51,6 +52,14 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST)
 
+$(VENV)/.oldest: constraints-oldest.txt $(VENV)/.dev
+	rm -rf $(VENV)/oldest
+	$(PIP) install --quiet --no-deps --target $(VENV)/oldest -r constraints-oldest.txt
+	@touch $@
+
+test-oldest: $(VENV)/.oldest
+	PYTHONPATH=$(CURDIR)/$(VENV)/oldest $(BIN)/python -m pytest -rs tests/tracing tests/testing tests/balancing/test_balancing_families.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,7 +81,7 @@ bench: $(VENV)/.dev
 
 # The judge is checked on 2,000 clips here, on 240 in `make test`.
 check-all: export VICO_LENS_JUDGE_CLIPS = 2000
-check-all: test lint types floors docs
+check-all: test test-oldest lint types floors docs
 
 tinyworld-model: $(VENV)/.runtime
 	$(BIN)/python -m vico_lens.tinyworld.training --work runs/tinyworld

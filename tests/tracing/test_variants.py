@@ -16,6 +16,7 @@ from vico_lens.layout import attention_groups
 from vico_lens.recording import trace
 from vico_lens.schema import KEY_DIMS
 from vico_lens.testing import TinyPipeline, tiny_pipeline
+from vico_lens.testing.pipelines.releases import older_than
 
 OTHER = "a blue star still and a green triangle moving left"
 
@@ -120,6 +121,8 @@ def test_fused_projections_give_the_same_maps(name: str) -> None:
     tiny = tiny_pipeline(name)
     apart = traced(tiny, Capture(steps=0))
     for denoiser in tiny.denoisers.values():
+        if not hasattr(denoiser, "fuse_qkv_projections") and older_than("0.36"):
+            pytest.skip("diffusers 0.35 cannot fuse the projections of this model")
         denoiser.fuse_qkv_projections()
     fused = traced(tiny, Capture(steps=0))
     for group, _, _, node in attention_groups(apart):

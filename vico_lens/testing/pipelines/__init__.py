@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from vico_lens.errors import InputError
+from vico_lens.testing.pipelines.releases import too_new
 from vico_lens.testing.pipelines.tiny import TINY_PIPELINES, TinyPipeline, build
 from vico_lens.testing.pipelines.tokenizers import PROMPT
 
@@ -57,7 +59,7 @@ def tiny_pipeline(name: str, seed: int = 0) -> TinyPipeline:
     Parameters
     ----------
     name : str
-        One of :func:`tiny_pipelines`.
+        One of `tiny_pipelines`.
     seed : int
         Of the random weights.
 
@@ -69,6 +71,14 @@ def tiny_pipeline(name: str, seed: int = 0) -> TinyPipeline:
     Raises
     ------
     vico_lens.errors.InputError
-        If there is none of this name.
+        If there is none of this name, or the installed diffusers is older than its classes.
+
+    Examples
+    --------
+    >>> tiny = tiny_pipeline("wan21-t2v")
+    >>> type(tiny.pipe).__name__, list(tiny.denoisers)
+    ('WanPipeline', ['transformer'])
     """
+    if reason := too_new(name):
+        raise InputError(f"{reason}. Install a newer one, or choose another tiny pipeline.")
     return build(name, seed)
