@@ -1,7 +1,7 @@
 """What tracing well-known models at their native size would take, from their published configurations alone.
 
 No weights, no model class: the numbers of a configuration say which attention sites there are. The table answers "could I trace
-this at all, and in which form?" before anything is downloaded; :func:`vico_lens.estimate` answers it for a pipeline at hand.
+this at all, and in which form?" before anything is downloaded; `vico_lens.estimate` answers it for a pipeline at hand.
 """
 
 from __future__ import annotations
@@ -38,12 +38,18 @@ class Native:
         Denoising steps of its pipeline's default.
     sites : tuple of AttentionSite
         One attention site each, in no particular order.
+
+    Examples
+    --------
+    >>> NATIVE[0].name, len(NATIVE[0].sites)
+    ('CogVideoX-2b', 30)
     """
 
     name: str
     size: str
     steps: int
     sites: tuple[AttentionSite, ...]
+    source: str
 
 
 def _sites(kind: Kind, count: int, grid: Grid, heads: int, head_size: int, tokens: int = 0) -> Iterator[AttentionSite]:
@@ -67,7 +73,7 @@ def _animatediff() -> tuple[AttentionSite, ...]:
     for side, channels, blocks in ((64, 320, 5), (32, 640, 5), (16, 1280, 5), (8, 1280, 1)):
         grid, size = (16, side, side), channels // 8
         sites += [*_sites("spatial", blocks, grid, 8, size), *_sites("cross", blocks, grid, 8, size, 77)]
-        motion = 5  # two in the down block, three in the up block, on the coarsest level too
+        motion = 6 if side == 8 else 5  # two in the down block, three in the up block, on the coarsest level too; one between
         sites += _sites("temporal", 2 * motion, grid, 8, size)
     return tuple(sites)
 
@@ -82,18 +88,74 @@ def _zeroscope() -> tuple[AttentionSite, ...]:
     return tuple(sites)
 
 
+_DEFAULT = "size: the defaults of the pipeline in diffusers"
+
 NATIVE = (
-    Native("CogVideoX-2b", "49 x 480 x 720", 50, _joint(30, (13, 30, 45), 30, 64, 226)),
-    Native("CogVideoX-5b", "49 x 480 x 720", 50, _joint(42, (13, 30, 45), 48, 64, 226)),
-    Native("Wan 2.1 1.3B", "81 x 480 x 832", 50, _transformer(30, (21, 30, 52), 12, 128, 512)),
-    Native("Wan 2.1 14B", "81 x 720 x 1280", 50, _transformer(40, (21, 45, 80), 40, 128, 512)),
-    Native("HunyuanVideo", "129 x 720 x 1280", 50, _joint(60, (33, 45, 80), 24, 128, 256)),
-    Native("LTX-Video 2B", "161 x 512 x 704", 50, _transformer(28, (21, 16, 22), 32, 64, 128)),
-    Native("Mochi 1", "163 x 480 x 848", 64, _joint(48, (28, 30, 53), 24, 128, 256)),
-    Native("AnimateDiff (SD 1.5)", "16 x 512 x 512", 50, _animatediff()),
-    Native("ZeroScope v2", "24 x 320 x 576", 50, _zeroscope()),
+    Native(
+        "CogVideoX-2b",
+        "49 x 480 x 720",
+        50,
+        _joint(30, (13, 30, 45), 30, 64, 226),
+        f"THUDM/CogVideoX-2b, transformer/config.json; {_DEFAULT}",
+    ),
+    Native(
+        "CogVideoX-5b",
+        "49 x 480 x 720",
+        50,
+        _joint(42, (13, 30, 45), 48, 64, 226),
+        "THUDM/CogVideoX-5b, transformer/config.json; size: sample_frames, sample_height and sample_width there",
+    ),
+    Native(
+        "Wan 2.1 1.3B",
+        "81 x 480 x 832",
+        50,
+        _transformer(30, (21, 30, 52), 12, 128, 512),
+        f"diffusers, scripts/convert_wan_to_diffusers.py, Wan-T2V-1.3B; {_DEFAULT}",
+    ),
+    Native(
+        "Wan 2.1 14B",
+        "81 x 720 x 1280",
+        50,
+        _transformer(40, (21, 45, 80), 40, 128, 512),
+        "diffusers, scripts/convert_wan_to_diffusers.py, Wan-T2V-14B; size: its 720p form",
+    ),
+    Native(
+        "HunyuanVideo",
+        "129 x 720 x 1280",
+        50,
+        _joint(60, (33, 45, 80), 24, 128, 256),
+        f"hunyuanvideo-community/HunyuanVideo, transformer/config.json: 20 dual and 40 single blocks; {_DEFAULT}",
+    ),
+    Native(
+        "LTX-Video 2B",
+        "161 x 512 x 704",
+        50,
+        _transformer(28, (21, 16, 22), 32, 64, 128),
+        f"Lightricks/LTX-Video, transformer/config.json; {_DEFAULT}",
+    ),
+    Native(
+        "Mochi 1",
+        "163 x 480 x 848",
+        64,
+        _joint(48, (28, 30, 53), 24, 128, 256),
+        "genmo/mochi-1-preview, transformer/config.json; size: that of Genmo's own command",
+    ),
+    Native(
+        "AnimateDiff (SD 1.5)",
+        "16 x 512 x 512",
+        50,
+        _animatediff(),
+        f"guoyww/animatediff-motion-adapter-v1-5-2, config.json, with Stable Diffusion 1.5; {_DEFAULT}",
+    ),
+    Native(
+        "ZeroScope v2",
+        "24 x 320 x 576",
+        50,
+        _zeroscope(),
+        "cerspense/zeroscope_v2_576w, unet/config.json; size: the one it was trained for",
+    ),
 )
-"""Grids are frames x rows x columns of tokens, of the default call of each model's diffusers pipeline or its model card."""
+"""Grids are frames x rows x columns of tokens. A test builds each model's class from its configuration and compares the sites."""
 
 
 def native_sizes(capture: Capture | None = None, *, itemsize: int = 2) -> xr.Dataset:
