@@ -33,6 +33,12 @@ class Concept:
         Positions on the `token` axis of a trace, ascending, of every piece of its words. Never a special token or padding.
     span : tuple of int
         Characters ``prompt[start:stop]``; of its first occurrence if it has several.
+
+    Examples
+    --------
+    >>> circle = Concept("red circle", tokens=(2, 3), span=(2, 12))
+    >>> circle.name, len(circle.tokens)
+    ('red circle', 2)
     """
 
     name: str

@@ -21,7 +21,18 @@ __all__ = ["VicoLensEntrypoint"]
 
 
 class VicoLensEntrypoint(BackendEntrypoint):
-    """Opens traces for `xarray.open_datatree`, `xarray.open_groups` and `xarray.open_dataset` (one group)."""
+    """Opens traces for `xarray.open_datatree`, `xarray.open_groups` and `xarray.open_dataset` (one group).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> path = f"{tempfile.mkdtemp()}/run.zarr"
+    >>> _ = fake_trace(to=path)
+    >>> engine = VicoLensEntrypoint()  # what xarray.open_datatree(path, engine="vico_lens") uses
+    >>> engine.guess_can_open(path), engine.open_datatree(path)["cross/4x4x4"].weights.dims[-1]
+    (True, 'token')
+    """
 
     description = "Open attention traces of vico-lens, weights computed from query and key where needed"
     url = "https://github.com/vico-lens/vico-lens"

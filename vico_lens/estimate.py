@@ -139,6 +139,14 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
     ------
     TracingError
         If the pipeline is not known and its attention cannot be classified.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> table = estimate(tiny.pipe, tiny.prompt, capture=Capture(steps=[0]), height=64, width=96)
+    >>> sorted(set(table.kind.values.tolist())), bool(table.total_bytes == table.stored_bytes.sum())
+    (['cross', 'spatial', 'temporal'], True)
     """
     import xarray as xr
 

@@ -61,13 +61,26 @@ def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def settled(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Values relative to the largest, to nine decimals: what differs by the rounding of a solver alone must not be ranked."""
+    """Values relative to the largest, to nine decimals: what differs by the rounding of a solver alone must not be ranked.
+
+    Examples
+    --------
+    >>> settled(np.array([2.0, 1.0, 1.0 + 1e-12])).tolist()
+    [1.0, 0.5, 0.5]
+    """
     largest = np.abs(values).max(initial=0.0)
     return np.round(values / largest, 9) if largest > 0 else values
 
 
 def concept_shares(influence: xr.DataArray) -> xr.DataArray:
-    """Share of each concept in the influence of each step (and run), sizes without sign: ``[concept, step]`` if it has steps."""
+    """Share of each concept in the influence of each step (and run), sizes without sign: ``[concept, step]`` if it has steps.
+
+    Examples
+    --------
+    >>> maps = xr.DataArray([[3.0, 1.0], [1.0, -1.0]], dims=("concept", "step"))
+    >>> concept_shares(maps).values.tolist()
+    [[0.75, 0.5], [0.25, 0.5]]
+    """
     totals = abs(influence).sum([dim for dim in influence.dims if dim in (*_PLACES, "sink")])
     whole = totals.sum("concept")
     return (totals / whole.where(whole > 0)).fillna(1 / influence.sizes["concept"])
@@ -84,6 +97,13 @@ def null_influences(like: xr.DataArray, tokens: Sequence[Sequence[int]], seed: i
         Tokens of each concept: ``position`` says that earlier words matter more.
     seed : int
         Of the random one.
+
+    Examples
+    --------
+    >>> like = xr.DataArray(np.zeros((2, 1, 2, 2)), dims=("concept", "frame", "y", "x"))
+    >>> nulls = null_influences(like, [[1], [5, 6]])
+    >>> sorted(nulls), nulls["uniform"].shape
+    (['position', 'random', 'uniform'], (2, 1, 2, 2))
     """
     early = xr.DataArray([1.0 / (1 + min(span)) for span in tokens], dims="concept", coords={"concept": like["concept"]})
     ones = xr.ones_like(like, dtype=np.float64).reset_coords(drop=True)
@@ -112,6 +132,13 @@ def localisation(influence: xr.DataArray, masks: Any) -> xr.Dataset:
     ------
     InputError
         If influence has no map, or the masks do not fit its concepts and frames.
+
+    Examples
+    --------
+    >>> maps = xr.DataArray([[[[1.0, 0.0], [0.0, 0.0]]]], dims=("concept", "frame", "y", "x"))
+    >>> scores = localisation(maps, [[[[True, False], [False, False]]]])
+    >>> float(scores.iou.mean()), float(scores.pointing.mean())
+    (1.0, 1.0)
     """
     missing = {"concept", *_PLACES} - set(influence.dims)
     if missing:
@@ -156,6 +183,14 @@ class TokenSwitch:
         States of the prompt and of the empty prompt, ``[token, channel]``.
     tokens : sequence of int
         The tokens that can be switched.
+
+    Examples
+    --------
+    >>> def effect(text, *rest):
+    ...     return text.sum((1, 2))[:, None]
+    >>> switch = TokenSwitch(effect, torch.ones(3, 2), torch.zeros(3, 2), tokens=[0, 2])
+    >>> switch(torch.tensor([[1.0, 1.0], [0.0, 1.0]])).tolist()
+    [6.0, 4.0]
     """
 
     def __init__(self, effect: PromptEffect, text: Tensor, null: Tensor, tokens: Sequence[int]) -> None:
@@ -184,6 +219,14 @@ def removal_curves(switch: Callable[[Tensor], Tensor], influence: Sequence[float
     dict
         ``deletion`` and ``insertion``, each one longer than there are tokens. The mean of a curve is its area: low for a faithful
         deletion, high for a faithful insertion.
+
+    Examples
+    --------
+    >>> def switch(z):
+    ...     return z @ torch.tensor([3.0, 1.0, 0.0], dtype=z.dtype)
+    >>> curves = removal_curves(switch, [3.0, 1.0, 0.0])
+    >>> curves["deletion"].round(2).tolist()
+    [4.0, 1.0, 0.0, 0.0]
     """
     count = len(influence)
     order = torch.from_numpy(np.argsort(-np.abs(np.asarray(influence, dtype=np.float64)), kind="stable"))
@@ -197,6 +240,14 @@ def infidelity(switch: Callable[[Tensor], Tensor], influence: Sequence[float], *
     """Expected squared error of predicting from influence what is lost when random tokens are taken away (arXiv 1901.09392).
 
     Influence is scaled to fit best, so that methods in different units compare; 0 is perfect.
+
+    Examples
+    --------
+    >>> def switch(z):
+    ...     return z @ torch.tensor([3.0, 1.0, 0.0], dtype=z.dtype)
+    >>> exact, wrong = (infidelity(switch, scores) for scores in ([3.0, 1.0, 0.0], [0.0, 1.0, 3.0]))
+    >>> round(exact, 6), wrong > exact
+    (0.0, True)
     """
     from captum.metrics import infidelity as captum_infidelity
 
@@ -225,6 +276,13 @@ def summarise(tables: Sequence[xr.Dataset], *, confidence: float = 0.95, resampl
     Dataset
         Each numeric variable over ``method`` alone: its mean, and the same with ``_low`` and ``_high``; ``comparisons`` counts
         them.
+
+    Examples
+    --------
+    >>> tables = [xr.Dataset({"iou": ("method", [value])}, {"method": ["rollout"]}) for value in (0.2, 0.4, 0.6)]
+    >>> summary = summarise(tables)
+    >>> sorted(map(str, summary.data_vars))
+    ['iou', 'iou_high', 'iou_low']
     """
     if not tables or len({tuple(table["method"].values) for table in tables}) > 1:
         raise InputError("expected one or more comparisons of the same methods; got none, or of different ones.")

@@ -92,7 +92,7 @@ class Attended:
     conditioned : bool
         Encoder states reached the module as an argument.
     calls : list of RawCall
-        In order of execution; mostly one. Empty until :meth:`join` if the module computed its softmax itself.
+        In order of execution; mostly one. Empty until `join` if the module computed its softmax itself.
     pieces : list of Tensor
         Softmax results of a module that called no fused kernel.
     batch : int
@@ -165,7 +165,7 @@ class _Mode(TorchFunctionMode):
 
 
 class Interception:
-    """Hooks and mode of one `with`; see :func:`intercept`."""
+    """Hooks and mode of one `with`; see `intercept`."""
 
     def __init__(self, roots: Mapping[str, nn.Module], observer: Observer, *, exclusive: bool) -> None:
         self._roots = roots

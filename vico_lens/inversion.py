@@ -43,6 +43,14 @@ class InverseScheduler:
     ------
     ModelError
         If the latents of `stock` are on another scale (variance-exploding), or its model predicts the clean sample.
+
+    Examples
+    --------
+    >>> from diffusers import DDIMScheduler
+    >>> scheduler = InverseScheduler(DDIMScheduler(), iterations=1)
+    >>> scheduler.set_timesteps(4)
+    >>> scheduler.timesteps.tolist()
+    [0, 250, 500, 750]
     """
 
     order = 1
@@ -156,6 +164,14 @@ def encode_video(pipe: Any, video: object) -> Tensor:
     ------
     ModelError
         If the autoencoder is of a kind that is not known, or the pipeline packs its latents.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> latents = encode_video(tiny.pipe, tiny.run(seed=0)[0])
+    >>> latents.ndim
+    5
     """
     from vico_lens.families import family_of
 
@@ -237,6 +253,16 @@ def invert(
         If neither or both of `video` and `latents` are given.
     ModelError
         If the scheduler or the autoencoder cannot be inverted.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> from diffusers import DDIMScheduler
+    >>> tiny.pipe.scheduler = DDIMScheduler.from_config(tiny.pipe.scheduler.config)
+    >>> latents = invert(tiny.pipe, tiny.run(seed=0)[0], tiny.prompt, num_inference_steps=2, iterations=1)
+    >>> latents.ndim
+    5
     """
     from vico_lens.balancing.injection import shadow
 

@@ -22,7 +22,13 @@ PHRASE_KINDS: tuple[PhraseKind, ...] = get_args(PhraseKind)
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A span of the prompt: ``prompt[start:stop] == text``."""
+    """A span of the prompt: ``prompt[start:stop] == text``.
+
+    Examples
+    --------
+    >>> Phrase("red circle", 2, 12).kind
+    'noun'
+    """
 
     text: str
     start: int

@@ -50,6 +50,12 @@ def load_pipeline(
     ------
     ModelError
         If there is no such model, it is incomplete, or it is not a video pipeline.
+
+    Examples
+    --------
+    >>> pipe = load_pipeline()
+    >>> type(pipe).__name__
+    'AnimateDiffPipeline'
     """
     from vico_lens.tinyworld.pipeline import MODEL_FOLDER, with_defaults
 

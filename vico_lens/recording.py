@@ -22,7 +22,7 @@ __all__ = ["Recording", "trace"]
 
 
 class Recording:
-    """One traced pipeline call; made by :func:`trace`, used as a context manager.
+    """One traced pipeline call; made by `trace`, used as a context manager.
 
     Attributes
     ----------
@@ -33,6 +33,15 @@ class Recording:
         (frames as a list of images, or as an array in [0, 1] or of uint8).
     coverage : dict
         How many attention sites were seen and recorded, and why the rest were not.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with trace(tiny.pipe) as run:
+    ...     _ = tiny.run(seed=0)
+    >>> run.coverage["seen"] == run.coverage["recorded"], run.video.shape[-1]
+    (True, 3)
     """
 
     def __init__(self, tracer: Tracer, writer: TraceWriter, pipe: object) -> None:

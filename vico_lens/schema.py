@@ -1,6 +1,6 @@
 """The words of a trace: attention sites, attention calls, token tables, and the names of every group, dimension and coordinate.
 
-A trace is a plain :class:`xarray.DataTree`; this module is the written convention that makes it one. It holds names only, no
+A trace is a plain `xarray.DataTree`; this module is the written convention that makes it one. It holds names only, no
 storage and no mathematics, so that the model side (which makes calls) and the data side (which stores them) agree without
 importing each other. Importing it costs nothing but the standard library.
 """
@@ -145,6 +145,12 @@ class AttentionSite:
         Text tokens in its softmax; 0 for self-attention of the video.
     order : int
         Place in the denoiser's execution order over all sites, from 0.
+
+    Examples
+    --------
+    >>> site = AttentionSite("unet.mid_block.attn2", "cross", (8, 4, 4), heads=4, head_size=16, tokens=32, order=5)
+    >>> site.group, site.cells
+    ('cross/8x4x4', 128)
     """
 
     module: str
@@ -174,15 +180,13 @@ class AttentionCall:
     Query and key are the operands of the scaled dot product, after normalisation and rotary embedding; they are live tensors of
     the model and may carry a gradient. Their axes, and those that `bias` broadcasts against, by kind:
 
-    ========== ======================================= =====================================================
-    kind       query                                   key
-    ========== ======================================= =====================================================
-    cross      ``head frame y x channel``              ``head token channel``, or ``head frame token channel``
-    spatial    ``head frame y x channel``              ``head frame key_y key_x channel``
-    temporal   ``head y x frame channel``              ``head y x key_frame channel``
-    spacetime  ``head frame y x channel``              ``head key_frame key_y key_x channel``
-    joint      ``head sequence channel``               ``head sequence channel``
-    ========== ======================================= =====================================================
+    | kind | query | key |
+    |---|---|---|
+    | cross | ``head frame y x channel`` | ``head token channel``, or ``head frame token channel`` |
+    | spatial | ``head frame y x channel`` | ``head frame key_y key_x channel`` |
+    | temporal | ``head y x frame channel`` | ``head y x key_frame channel`` |
+    | spacetime | ``head frame y x channel`` | ``head key_frame key_y key_x channel`` |
+    | joint | ``head sequence channel`` | ``head sequence channel`` |
 
     The sequence of a joint site is its text tokens, then its video tokens in row-major order of frame, y, x.
 
@@ -208,6 +212,13 @@ class AttentionCall:
         below ``vico_lens.kernels.softmax.MASKED`` a key counts as hidden.
     probabilities : Tensor or None
         The softmax itself, in those same axes, from a processor that materialises it.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_calls, fake_sites
+    >>> call = fake_calls(fake_sites("unet"))[0]
+    >>> call.site.kind, call.branch, call.query.ndim
+    ('spatial', 'cond', 5)
     """
 
     site: AttentionSite
@@ -238,6 +249,12 @@ class TokenTable:
         Index in the tokenizer's vocabulary.
     start, stop : tuple of int
         Character span of the token in the prompt, -1 where it has none.
+
+    Examples
+    --------
+    >>> table = TokenTable(("red</w>",), ("text",), ("red",), (60,), (0,), (3,))
+    >>> len(table), table.word[0]
+    (1, 'red')
     """
 
     text: tuple[str, ...]
@@ -252,7 +269,14 @@ class TokenTable:
 
 
 class Sink(Protocol):
-    """Where a tracer sends what it sees. The data side implements it (:class:`vico_lens.store.TraceWriter`)."""
+    """Where a tracer sends what it sees. The data side implements it (`vico_lens.store.TraceWriter`).
+
+    Examples
+    --------
+    >>> from vico_lens.store import TraceWriter
+    >>> sink: Sink = TraceWriter(None)
+    >>> sink.discard()
+    """
 
     def start(
         self,

@@ -93,7 +93,7 @@ def open_trace(
 
 
 class TraceWriter:
-    """Stores the attention calls of one run; implements :class:`vico_lens.schema.Sink`.
+    """Stores the attention calls of one run; implements `vico_lens.schema.Sink`.
 
     Parameters
     ----------
@@ -115,6 +115,17 @@ class TraceWriter:
         If there is something at `to` already, or nothing can be written there.
     InputError
         If `form` or `dtype` is unknown.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens
+    >>> writer = TraceWriter(None, form="weights")
+    >>> writer.start({"prompt": "a red circle"}, [fake_tokens("a red circle", 20)])
+    >>> for call in fake_calls(fake_sites("unet"), fake_tokens("a red circle", 20)):
+    ...     writer.write(call)
+    >>> writer.finish_step(0)
+    >>> writer.close().sizes["step"]
+    1
     """
 
     def __init__(
@@ -163,7 +174,7 @@ class TraceWriter:
         steps: Sequence[int] | None = None,
         timesteps: Sequence[float] | None = None,
     ) -> None:
-        """Make the store. See :meth:`vico_lens.schema.Sink.start`."""
+        """Make the store. See `vico_lens.schema.Sink.start`."""
         from vico_lens.storage.forms import Former
 
         if self._file is not None:

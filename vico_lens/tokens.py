@@ -68,7 +68,7 @@ def token_tables(
         Text tokens that the denoiser sees: of each of the family's text states, or a number for the first that is text. None: as
         many as the tokenizer pads a prompt to.
     seen : dict or None
-        Ids that the text encoders were given (:func:`seen_ids`).
+        Ids that the text encoders were given (`seen_ids`).
     prompts : sequence of str or None
         Prompts to use when the pipeline was called with embeddings.
 

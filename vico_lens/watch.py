@@ -57,7 +57,7 @@ class Moment:
 
 @dataclass(slots=True)
 class Watch:
-    """The observer of an interception (:class:`vico_lens.interception.Observer`) that knows the pipeline's family.
+    """The observer of an interception (`vico_lens.interception.Observer`) that knows the pipeline's family.
 
     Attributes
     ----------

@@ -46,6 +46,14 @@ class Problem:
         The step of `stages`; for a method that needs the pipeline, all steps asked for.
     tree, pipe, prompt : optional
         The trace, the pipeline and the row of a batched trace, for methods that go back to the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> cross = Stage("cross", "attn2", 0, (1, 1, 2), torch.tensor([[[0.75, 0.25], [0.5, 0.5]]]))
+    >>> problem = Problem((cross,), tokens=((0,),), grid=(1, 1, 2))
+    >>> methods()["cross_attention"](problem).flatten().tolist()
+    [0.75, 0.5]
     """
 
     stages: Sequence[Stage]
@@ -81,6 +89,13 @@ class Answer:
         Name to (dimensions, array), such as the certificate of an exact flow.
     attrs : mapping
         Notes for the result's attributes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> answer = Answer(torch.ones(2), dims=("concept",), attrs={"note": "one number a concept"})
+    >>> answer.dims
+    ('concept',)
     """
 
     values: Tensor
@@ -113,6 +128,12 @@ class Method:
         Kinds of which at least one must be there.
     references : str
         Where it is defined, as arXiv ids or titles.
+
+    Examples
+    --------
+    >>> method = methods()["subgraph_flow"]
+    >>> method.differentiable, method.needs_pipe, sorted(method.options)
+    (True, False, ['kind', 'parity', 'tau'])
     """
 
     name: str
@@ -180,7 +201,13 @@ def register_method(name: str, *, replace: bool = False, **declared: Any) -> Cal
 
 
 def methods() -> dict[str, Method]:
-    """Return every attribution method by name, with what it declares: exact, differentiable, needs_pipe, cost."""
+    """Return every attribution method by name, with what it declares: exact, differentiable, needs_pipe, cost.
+
+    Examples
+    --------
+    >>> [name for name, method in methods().items() if method.needs_pipe]
+    ['feature_ablation', 'input_x_gradient', 'integrated_gradients', 'leave_one_out', 'shapley_values']
+    """
     return {name: METHODS[name] for name in METHODS}
 
 
@@ -238,6 +265,13 @@ def influence_of_stages(
     -------
     Tensor
         ``[concept, frame, y, x]``, or the dimensions the method's options ask for; differentiable if the method declares it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> cross = Stage("cross", "attn2", 0, (1, 1, 2), torch.tensor([[[0.75, 0.25], [0.5, 0.5]]]))
+    >>> influence_of_stages([cross], [[0], [1]], "cross_attention").flatten(1).tolist()
+    [[0.75, 0.5], [0.25, 0.5]]
     """
     chosen = METHODS[method] if isinstance(method, str) else method
     if chosen.needs_pipe:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_METHOD", "Concepts", "attribute", "resolve_concepts", "resolve_steps"]
 
-# What predicts leave-one-out best on the bundled model: see benchmarks/default_method.py and its results.
+# What predicts leave-one-out best on the bundled model, of the methods that need a trace alone: benchmarks/results/faithfulness.md.
 DEFAULT_METHOD = "rollout"
 Concepts = Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None
 
@@ -51,7 +51,8 @@ def attribute(
     tree : DataTree
         A trace.
     method : str, optional
-        One of `methods`; ``rollout`` by default, which predicts leave-one-out best on the bundled model.
+        One of `methods`; ``rollout`` by default: of those that need a trace alone, it predicts leave-one-out best on the bundled
+        model.
     concepts : sequence of str or Concept, or mapping, optional
         Words of the prompt, concepts from `find_concepts`, or names with token indices; by default those found in the prompt.
     steps : int, sequence of int or slice, optional

@@ -181,6 +181,13 @@ def stages_from_trace(
         If a recorded map is not finite, or a kind asked for is absent.
     InputError
         If a step, branch, prompt, head or layer asked for was not captured.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> stages = stages_from_trace(fake_trace(), 1, kinds=("cross", "temporal"))
+    >>> [(stage.kind, tuple(stage.weights.shape)) for stage in stages][:2]
+    [('cross', (4, 16, 20)), ('temporal', (16, 4, 4))]
     """
     sites = records(tree, layers=layers, kinds=kinds)
     target = None if grid is None else choose_grid(sites, grid)

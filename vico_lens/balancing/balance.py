@@ -31,6 +31,15 @@ class Balance(Session):
     ----------
     pipe, videos, cost
         See `Session`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with balance(tiny.pipe, ["circle", "square"]) as session:
+    ...     _ = tiny.run(seed=0)
+    >>> session.cost.backwards == (session.log.latent_change > 0).sum().item()
+    True
     """
 
     def __init__(
@@ -128,6 +137,15 @@ def balance(
         For names that are not in a registry, or options that exclude each other.
     BalanceError
         While the pipeline runs: unknown latents, a zero or non-finite gradient, inference mode.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with balance(tiny.pipe, ["circle", "square"]) as session:
+    ...     _ = tiny.run(seed=0)
+    >>> session.log.loss.dims, session.log.concept.values.tolist()
+    (('update',), ['circle', 'square'])
     """
     from vico_lens.families import denoisers
 

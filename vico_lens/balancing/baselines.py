@@ -101,6 +101,15 @@ def reweight(pipe: Any, concepts: Names | None = None, *, weight: float = 1.5) -
     -------
     Reweighting
         A session, used as the one of `balance`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with reweight(tiny.pipe, ["circle"], weight=1.5) as session:
+    ...     _ = tiny.run(seed=0)
+    >>> session.settings
+    {'baseline': 'reweight', 'weight': 1.5}
     """
     from vico_lens.families import denoisers
 
@@ -225,6 +234,15 @@ def compose(pipe: Any, parts: Sequence[str]) -> Composition:
     ------
     InputError
         If there are no parts.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with compose(tiny.pipe, ["a red circle", "a blue square"]) as session:
+    ...     _ = tiny.run(seed=0)
+    >>> session.cost.extra_forwards > 0
+    True
     """
     from vico_lens.families import denoisers
 
@@ -280,6 +298,14 @@ def best_of(pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: di
     ------
     InputError
         If there are no seeds, or `call` brings a generator of its own.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> best = best_of(tiny.pipe, ["circle", "square"], [0, 1], call=dict(tiny.kwargs, output_type="np"))
+    >>> best.seed in best.losses, len(best.losses)
+    (True, 2)
     """
     if not seeds or "generator" in call:
         raise InputError(

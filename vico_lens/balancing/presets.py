@@ -39,6 +39,13 @@ class Preset:
         Attribution method that gives the influences.
     flow_options : mapping
         Its options.
+
+    Examples
+    --------
+    >>> sorted(presets)
+    ['default', 'observe', 'random', 'vico']
+    >>> presets["default"].step
+    FixedRms(size=0.03, decay=1.0)
     """
 
     step: StepRule

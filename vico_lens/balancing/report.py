@@ -44,6 +44,19 @@ def balance_report(plain: Any, balanced: Session) -> xr.Dataset:
         If `balanced` is no session, or the videos differ in shape.
     BalanceError
         If a session generated no video.
+
+    Examples
+    --------
+    >>> from vico_lens.balancing import balance
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with balance(tiny.pipe, ["circle", "square"], preset="observe") as plain:
+    ...     _ = tiny.run(seed=0)
+    >>> with balance(tiny.pipe, ["circle", "square"]) as balanced:
+    ...     _ = tiny.run(seed=0)
+    >>> report = balance_report(plain, balanced)
+    >>> report.share.dims, bool(report.cost_ratio > 1)
+    (('run', 'concept'), True)
     """
     import numpy as np
     import xarray as xr

@@ -30,6 +30,11 @@ class Refinement:
         Updates at most.
     threshold : float
         Stop once the loss is below.
+
+    Examples
+    --------
+    >>> Schedule(refinements=(Refinement(at=0.0, iterations=10, threshold=0.95),)).plan(0, 50)
+    Plan(iterations=10, threshold=0.95)
     """
 
     at: float

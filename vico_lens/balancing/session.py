@@ -56,6 +56,11 @@ class Cost:
         Those that the intervention asked for; a forward may end early, after the last site that is read.
     update_seconds, seconds : float
         Wall time of the intervention, and of the whole ``with``.
+
+    Examples
+    --------
+    >>> Cost(forwards=10, rows=20, extra_forwards=4, extra_rows=4, backwards=4).row_forwards
+    28.0
     """
 
     forwards: int = 0
@@ -83,6 +88,16 @@ class Session:
         What each call inside the ``with`` generated, uint8 (frame, row, column, channel); of a batch the first.
     cost : Cost
         Denoiser forwards and seconds.
+
+    Examples
+    --------
+    >>> from vico_lens.families import denoisers
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> with Session(tiny.pipe, denoisers(tiny.pipe)) as session:
+    ...     _ = tiny.run(seed=0)
+    >>> session.video.shape[-1], session.cost.extra_forwards
+    (3, 0)
     """
 
     def __init__(self, pipe: Any, denoisers: Mapping[str, nn.Module]) -> None:

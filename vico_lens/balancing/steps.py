@@ -39,7 +39,14 @@ def _per_video(factors: Tensor, values: Tensor) -> Tensor:
 
 
 class StepRule(Protocol):
-    """Turns gradients into moves."""
+    """Turns gradients into moves.
+
+    Examples
+    --------
+    >>> move = FixedRms(0.5).start(step=0, steps=10)
+    >>> move(torch.tensor([[1.0, -1.0]])).tolist()
+    [[-0.5, 0.5]]
+    """
 
     def start(self, step: int, steps: int) -> Move:
         """Begin a denoising step (number `step` of `steps`); returns a function from gradient [video, ...] to the change of
@@ -96,6 +103,12 @@ class Adam:
         Decay of the first and second moment.
     epsilon : float
         Added to the root of the second moment.
+
+    Examples
+    --------
+    >>> move = Adam(rate=0.01).start(0, 10)
+    >>> [round(value, 4) for value in move(torch.tensor([[4.0, -0.5]])).flatten().tolist()]
+    [-0.01, 0.01]
     """
 
     rate: float = 1e-4
@@ -136,6 +149,12 @@ class RandomDirection:
         Gives the size, video by video.
     seed : int
         Of the directions; the same seed draws the same ones, whatever the global random state.
+
+    Examples
+    --------
+    >>> move = RandomDirection(FixedRms(0.02)).start(0, 10)
+    >>> round(float(rms(move(torch.ones(1, 100)))), 6)
+    0.02
     """
 
     rule: StepRule

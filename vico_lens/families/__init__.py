@@ -1,6 +1,6 @@
 """The table of pipeline families, and which row a pipeline belongs to.
 
-Another package adds a family through the entry-point group ``vico_lens.families``; its object is a :class:`Family`.
+Another package adds a family through the entry-point group ``vico_lens.families``; its object is a `Family`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ def family_of(pipe: object) -> Family:
     ------
     TracingError
         If the pipeline has no component that looks like a video denoiser.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> family_of(tiny.pipe).name
+    'animatediff'
     """
     rows = [FAMILIES[name] for name in FAMILIES]
     for cls in type(pipe).__mro__:
@@ -67,6 +74,13 @@ def denoisers(pipe: object, family: Family | None = None) -> dict[str, nn.Module
     ------
     TracingError
         If there is none.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> list(denoisers(tiny.pipe))
+    ['unet']
     """
     family = family or family_of(pipe)
     found = {name: root for name in family.denoisers if (root := getattr(pipe, name, None)) is not None}

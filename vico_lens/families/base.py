@@ -47,6 +47,13 @@ class Forward:
     texts : tuple of int
         Text tokens of each of the family's states, in the order in which they stand; image states that are all zero count
         nothing.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> forward = Forward(nn.Identity(), {}, batch=2, grids=((8, 4, 4),), texts=(20, 6))
+    >>> forward.text
+    26
     """
 
     module: nn.Module
@@ -63,7 +70,14 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Unfolded:
-    """One batch row of one attention call, unfolded to the axes that :class:`vico_lens.schema.AttentionCall` documents."""
+    """One batch row of one attention call, unfolded to the axes that `vico_lens.schema.AttentionCall` documents.
+
+    Examples
+    --------
+    >>> part = Unfolded(0, (1, 2, 2), 1, 8, 5, None, None, 1.0, None, None)
+    >>> part.grid, part.tokens
+    ((1, 2, 2), 5)
+    """
 
     row: int
     grid: Grid
@@ -104,6 +118,11 @@ class Rule:
         its image first).
     read : callable or None
         Takes the place of the general unfolding.
+
+    Examples
+    --------
+    >>> Rule("motion_modules.*attn1$", "temporal", fold=("y", "x")).kind
+    'temporal'
     """
 
     path: str
@@ -162,6 +181,13 @@ class Family:
         Configurations that ``vico_lens.testing.check_family`` proves in the test suite (names of tiny pipelines).
     notes : str
         What a reader of the table should know.
+
+    Examples
+    --------
+    >>> rules = (Rule(r"attn1$", "spacetime"), Rule(r"attn2$", "cross"))
+    >>> row = Family("mine", "My model", ("MyPipeline",), ("MyTransformer",), rules, patch=(1, 2, 2))
+    >>> row.guidance, row.states
+    ('batch', ('encoder_hidden_states',))
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Readers for what a row of the table cannot say: text compressed, reordered, or attended to beside an earlier part of the video.
 
 Each brings a call to the plain layout, text first or no text at all, and leaves the rest to
-:func:`vico_lens.families.reader.plain`.
+`vico_lens.families.reader.plain`.
 """
 
 from __future__ import annotations

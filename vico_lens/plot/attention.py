@@ -57,6 +57,12 @@ def attention_numbers(
     ------
     InputError
         If the site, step, head, token or query is not in the trace.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> attention_numbers(fake_trace(), "cross/4x4x4", step=1, token=2).dims
+    ('frame', 'y', 'x')
     """
     weights, kind = site_weights(tree, site, by_token=token is not None)
     weights = pick(weights, step=step if step is not None else int(weights["step"].values[-1]), head=head, prompt=prompt)
@@ -89,7 +95,15 @@ def attention(
     prompt: int = 0,
     theme: Theme = "light",
 ) -> Figure:
-    """Draw one attention map of one site, all frames beside each other; parameters as in `attention_numbers`."""
+    """Draw one attention map of one site, all frames beside each other; parameters as in `attention_numbers`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> figure = attention(fake_trace(), "cross/4x4x4", step=1, token=2)
+    >>> type(figure).__name__
+    'Figure'
+    """
     from plotly.subplots import make_subplots
 
     values = attention_numbers(tree, site, step=step, head=head, token=token, query=query, prompt=prompt)

@@ -41,6 +41,13 @@ def balancing_numbers(log: xr.Dataset) -> xr.Dataset:
     ------
     InputError
         If the log lacks one of these or holds no update.
+
+    Examples
+    --------
+    >>> from vico_lens.balancing.log import Update, log_of
+    >>> log = log_of([Update(0, 0, 0, 0, 999.0, 0.5, {"cat": 0.1, "dog": 0.3}, {"cat": 0.2, "dog": 0.6})], {})
+    >>> balancing_numbers(log).share.dims
+    ('update', 'concept')
     """
     missing = {"loss", "influence", "latent_change", "step"} - set(map(str, log.variables))
     if missing or "update" not in log.dims or "concept" not in log["influence"].dims:
@@ -64,6 +71,13 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
     log : see `balancing_numbers`
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Examples
+    --------
+    >>> from vico_lens.balancing.log import Update, log_of
+    >>> log = log_of([Update(0, 0, 0, 0, 999.0, 0.5, {"cat": 0.1, "dog": 0.3}, {"cat": 0.2, "dog": 0.6})], {})
+    >>> type(balancing(log)).__name__
+    'Figure'
     """
     from plotly.subplots import make_subplots
 
@@ -148,6 +162,14 @@ def before_after_numbers(before: xr.DataArray | xr.Dataset, after: xr.DataArray 
     ------
     InputError
         If the concepts differ.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> float(abs(before_after_numbers(influence, influence).change).max())
+    0.0
     """
     pair = {"before": shares_numbers(before), "after": shares_numbers(after)}
     names = {key: concept_names(numbers) for key, numbers in pair.items()}
@@ -178,6 +200,14 @@ def before_after(
     before, after : see `before_after_numbers`
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> type(before_after(influence, influence)).__name__
+    'Figure'
     """
     numbers = before_after_numbers(before, after)
     names = concept_names(numbers)

@@ -145,6 +145,16 @@ def composite(
     -------
     ndarray of uint8, shape ``frame row column 3``
         Panels from left to right: the video, then the concepts in order, each with a bar of its colour along the top.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> import numpy as np
+    >>> video = np.zeros((4, 16, 16, 3), np.uint8)
+    >>> composite(influence, video, size=32).shape
+    (4, 36, 112, 3)
     """
     maps = abs(influence_maps(influence))
     if concepts is not None:

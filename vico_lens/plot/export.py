@@ -38,25 +38,60 @@ def save_mp4(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scal
     ------
     InputError
         If the video, the speed or the place is not usable.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = save_mp4(np.zeros((4, 16, 16, 3), np.uint8), f"{tempfile.mkdtemp()}/clip.mp4")
+    >>> path.name
+    'clip.mp4'
     """
     frames = _prepared(video, fps, scale)
     return _whole(path, ".mp4", lambda place: _encode_mp4(frames, place, fps))
 
 
 def save_gif(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scale: int | None = None) -> Path:
-    """Write an endless animated GIF (256 colours a frame, delays in hundredths of a second)."""
+    """Write an endless animated GIF (256 colours a frame, delays in hundredths of a second).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = save_gif(np.zeros((4, 16, 16, 3), np.uint8), f"{tempfile.mkdtemp()}/clip.gif")
+    >>> path.name
+    'clip.gif'
+    """
     frames = _prepared(video, fps, scale)
     return _whole(path, ".gif", lambda place: _encode_animation(frames, place, fps, "GIF"))
 
 
 def save_webp(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scale: int | None = None) -> Path:
-    """Write an endless animated WebP, lossless."""
+    """Write an endless animated WebP, lossless.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = save_webp(np.zeros((4, 16, 16, 3), np.uint8), f"{tempfile.mkdtemp()}/clip.webp")
+    >>> path.name
+    'clip.webp'
+    """
     frames = _prepared(video, fps, scale)
     return _whole(path, ".webp", lambda place: _encode_animation(frames, place, fps, "WEBP"))
 
 
 def save_png(video: Any, path: str | os.PathLike[str], *, scale: int | None = None, columns: int | None = None) -> Path:
-    """Write all frames as one PNG, in reading order; `columns` frames a row (all in one row when None)."""
+    """Write all frames as one PNG, in reading order; `columns` frames a row (all in one row when None).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = save_png(np.zeros((4, 16, 16, 3), np.uint8), f"{tempfile.mkdtemp()}/clip.png")
+    >>> path.name
+    'clip.png'
+    """
     from PIL import Image
 
     strip = filmstrip(_prepared(video, 1.0, scale), columns=columns)
@@ -64,7 +99,14 @@ def save_png(video: Any, path: str | os.PathLike[str], *, scale: int | None = No
 
 
 def filmstrip(frames: Frames, *, columns: int | None = None, gap: int = 4) -> np.ndarray:
-    """Lay frames out in reading order with white gaps; returns ``row column 3`` in uint8."""
+    """Lay frames out in reading order with white gaps; returns ``row column 3`` in uint8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> filmstrip(np.zeros((4, 16, 16, 3), np.uint8)).shape
+    (16, 76, 3)
+    """
     count, rows, width, _ = frames.shape
     across = min(columns or count, count)
     down = -(-count // across)

@@ -42,6 +42,15 @@ def sankey_numbers(graph: Graphs) -> list[dict[str, Any]]:
     list of dict
         One link each: ``concept, source, target`` (labels), ``flow``, ``cut`` (its part in edges of the min cut). Video nodes are
         joined by the layer at which text last came in, those of the last layer by frame.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import AttentionGraph
+    >>> from vico_lens.plot.routes import concept_graphs
+    >>> graphs = concept_graphs(AttentionGraph.from_trace(fake_trace(), step=1, grid="coarsest"), ["red circle"])
+    >>> sorted(sankey_numbers(graphs)[0])
+    ['concept', 'cut', 'flow', 'source', 'target']
     """
     return [
         {"concept": concept, "source": source[2], "target": target[2], "flow": flow, "cut": cut}
@@ -99,6 +108,15 @@ def sankey(graph: Graphs, *, colours: Mapping[str, str] | None = None, theme: Th
     ------
     InputError
         If no flow arrives.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import AttentionGraph
+    >>> from vico_lens.plot.routes import concept_graphs
+    >>> graphs = concept_graphs(AttentionGraph.from_trace(fake_trace(), step=1, grid="coarsest"), ["red circle"])
+    >>> type(sankey(graphs)).__name__
+    'Figure'
     """
     links = _links(graph)
     if not links:

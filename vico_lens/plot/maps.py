@@ -78,6 +78,14 @@ def influence(
         Frames shown at most, evenly spread.
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> maps = attribute(fake_trace(), "cross_attention")
+    >>> type(influence(maps)).__name__
+    'Figure'
     """
     numbers = influence_numbers(influence, step=step)
     names = concept_names(numbers)
@@ -97,6 +105,14 @@ def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
     ------
     InputError
         If there is no method, or the methods speak of different concepts.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> method_maps_numbers({"cross_attention": influence}).share.dims
+    ('method', 'concept')
     """
     if not methods:
         raise InputError("expected at least one method, as {name: influence}; got none.")
@@ -132,6 +148,14 @@ def method_maps(
     video : see `composite.as_frames`, optional
     fps, most, colours, theme
         As in `influence`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> type(method_maps({"cross_attention": influence})).__name__
+    'Figure'
     """
     numbers = method_maps_numbers(methods)
     names = concept_names(numbers)
@@ -170,6 +194,14 @@ def side_by_side(
         Their videos; see `composite.as_frames`.
     fps, most, colours, theme
         As in `influence`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> type(side_by_side(influence, influence)).__name__
+    'Figure'
     """
     names = list(method_maps_numbers({"before": before, "after": after})["concept"].values.astype(str))
     pair = [influence_numbers(before), influence_numbers(after)]

@@ -37,6 +37,16 @@ def layered_graph_numbers(graph: nx.DiGraph) -> list[dict[str, Any]]:
     ------
     InputError
         If a node has no layer, or the graph is too large to be drawn edge by edge.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph()
+    >>> graph.add_node("a", kind="source", layer=0, label="circle", concept="circle")
+    >>> graph.add_node("b", kind="sink", layer=1, label="video")
+    >>> graph.add_edge("a", "b", capacity=1.0, flow=0.5, cut=False)
+    >>> layered_graph_numbers(graph)[0]["used"]
+    0.5
     """
     if graph.number_of_edges() > _LARGEST:
         raise InputError(
@@ -61,6 +71,16 @@ def layered_graph(graph: nx.DiGraph, *, theme: Theme = "light") -> Figure:
     graph : see `layered_graph_numbers`
         With the graph attribute ``under_way`` the flow on its edges is shown as one that is no maximum yet.
     theme : {"light", "dark"}
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph()
+    >>> graph.add_node("a", kind="source", layer=0, label="circle", concept="circle")
+    >>> graph.add_node("b", kind="sink", layer=1, label="video")
+    >>> graph.add_edge("a", "b", capacity=1.0, flow=0.5, cut=False)
+    >>> type(layered_graph(graph)).__name__
+    'Figure'
     """
     rows = layered_graph_numbers(graph)
     place = places_of(graph)

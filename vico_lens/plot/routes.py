@@ -88,6 +88,14 @@ def concept_graphs(
     -------
     dict
         ``{concept: nx.DiGraph}`` as `plot.sankey` and `plot.layered_graph` take them; ``graph["layers"]`` names the layers.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import AttentionGraph
+    >>> graphs = concept_graphs(AttentionGraph.from_trace(fake_trace(), step=1, grid="coarsest"), ["red circle"])
+    >>> list(graphs)
+    ['red circle']
     """
     frames, rows, columns = graph.grid
     coarse = graph.subgraph(grid=(frames, min(2, rows), min(2, columns)))

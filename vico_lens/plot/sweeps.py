@@ -94,6 +94,15 @@ def sweep(
     finding : str
         Title, instead of the one made from the numbers.
     theme : {"light", "dark"}
+
+    Examples
+    --------
+    >>> counts = {"plain": 9, "balanced": 12}
+    >>> rows = [
+    ...     {"label": "two objects", "group": name, "successes": count, "trials": 20} for name, count in counts.items()
+    ... ]
+    >>> type(sweep(rows)).__name__
+    'Figure'
     """
     rows = sweep_numbers(table, by)
     labels = list(dict.fromkeys(row["label"] for row in rows))

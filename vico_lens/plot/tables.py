@@ -32,6 +32,14 @@ def agreement_numbers(comparison: xr.Dataset | xr.DataArray, value: str = "agree
     ------
     InputError
         If there is no such table.
+
+    Examples
+    --------
+    >>> from vico_lens import compare
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> comparison = compare(fake_trace(), ["cross_attention", "rollout"])
+    >>> agreement_numbers(comparison).shape
+    (2, 2)
     """
     if isinstance(comparison, xr.Dataset):
         if value not in comparison:
@@ -57,6 +65,14 @@ def agreement(
     measure : str
         What the numbers are, for the title.
     theme : {"light", "dark"}
+
+    Examples
+    --------
+    >>> from vico_lens import compare
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> comparison = compare(fake_trace(), ["cross_attention", "rollout"])
+    >>> type(agreement(comparison)).__name__
+    'Figure'
     """
     table = agreement_numbers(comparison, value)
     names = [plain(str(name).replace("_", " ")) for name in table["method"].values]
@@ -113,6 +129,13 @@ def faithfulness_numbers(table: xr.Dataset) -> xr.Dataset:
     ------
     InputError
         If no variable is a score.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> table = xr.Dataset({"rank_correlation": ("method", [0.6, 0.1])}, {"method": ["rollout", "random"]})
+    >>> list(faithfulness_numbers(table).data_vars)
+    ['rank_correlation']
     """
     scores = {}
     for name, values in table.data_vars.items():
@@ -139,6 +162,13 @@ def faithfulness(table: xr.Dataset, *, lower_is_better: tuple[str, ...] = _LOWER
     lower_is_better : tuple of str
         Beginnings of the names of scores where small is good.
     theme : {"light", "dark"}
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> table = xr.Dataset({"rank_correlation": ("method", [0.6, 0.1])}, {"method": ["rollout", "random"]})
+    >>> type(faithfulness(table)).__name__
+    'Figure'
     """
     scores = faithfulness_numbers(table)
     raw = [str(name) for name in scores["method"].values]

@@ -50,6 +50,12 @@ def temporal_matrix_numbers(
     ------
     InputError
         If nothing in `data` connects frames.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> temporal_matrix_numbers(fake_trace(), step=1).dims
+    ('frame', 'key_frame')
     """
     if isinstance(data, xr.DataTree):
         weights = temporal_group(data)
@@ -94,7 +100,14 @@ def temporal_matrix(
     prompt: int = 0,
     theme: Theme = "light",
 ) -> Figure:
-    """Draw the mean attention from frame to frame; parameters as in `temporal_matrix_numbers`."""
+    """Draw the mean attention from frame to frame; parameters as in `temporal_matrix_numbers`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> type(temporal_matrix(fake_trace(), step=1)).__name__
+    'Figure'
+    """
     matrix = temporal_matrix_numbers(data, step=step, layer=layer, head=head, prompt=prompt)
     fig = new_figure(theme)
     fig.add_heatmap(

@@ -33,6 +33,11 @@ def template(theme: Theme = "light") -> dict[str, Any]:
     ------
     InputError
         If `theme` is neither ``"light"`` nor ``"dark"``.
+
+    Examples
+    --------
+    >>> sorted(template("dark"))
+    ['data', 'layout']
     """
     if theme not in INK:
         raise InputError(f"theme must be 'light' or 'dark', got {theme!r}.")

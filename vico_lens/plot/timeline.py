@@ -26,6 +26,14 @@ def share_by_frame_numbers(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
     Parameters
     ----------
     data : DataArray with dims ``concept [step] frame y x``, or a dominance Dataset with ``share_by_frame``
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> share_by_frame_numbers(influence).dims
+    ('concept', 'frame')
     """
     return _over(data, "frame")
 
@@ -37,6 +45,14 @@ def share_by_step_numbers(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
     ------
     InputError
         If the influence was summed over steps already.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> share_by_step_numbers(influence).dims
+    ('concept', 'step')
     """
     return _over(data, "step")
 
@@ -65,6 +81,14 @@ def share_by_frame(
     data : see `share_by_frame_numbers`
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> type(share_by_frame(influence)).__name__
+    'Figure'
     """
     numbers = share_by_frame_numbers(data)
     names, frames = concept_names(numbers), np.arange(numbers.sizes["frame"])
@@ -112,6 +136,14 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
     data : see `share_by_step_numbers`
     colours, theme
         Fixed colours by concept; ``"light"`` or ``"dark"``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> type(share_by_step(influence)).__name__
+    'Figure'
     """
     numbers = share_by_step_numbers(data)
     names, steps = (

@@ -102,6 +102,18 @@ def build_report(
     ------
     InputError
         If an input is not usable, the folder is missing or cannot be written, or the page would be larger than `LIMIT`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> import numpy as np
+    >>> video = np.zeros((4, 16, 16, 3), np.uint8)
+    >>> page = build_report(f"{tempfile.mkdtemp()}/page.html", prompt="a red circle", before=Outcome(video, influence))
+    >>> page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    True
     """
     place = Path(path)
     if place.suffix.lower() not in (".html", ".htm"):

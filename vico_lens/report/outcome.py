@@ -28,6 +28,16 @@ class Outcome:
     verdict : object, optional
         What a judge said: ``tinyworld.judge(...)`` or a mapping with ``all_correct``, ``present``, ``attributes`` and
         ``failure``.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> from vico_lens import attribute
+    >>> influence = attribute(fake_trace(), "cross_attention")
+    >>> import numpy as np
+    >>> video = np.zeros((4, 16, 16, 3), np.uint8)
+    >>> Outcome(video, influence).verdict is None
+    True
     """
 
     video: Any

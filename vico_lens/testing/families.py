@@ -41,6 +41,11 @@ class FamilyReport:
         Text tokens, as the trace names them.
     error : float
         Largest difference between a recorded map and the eager softmax.
+
+    Examples
+    --------
+    >>> FamilyReport("wan", {"cross/3x2x2": 2}, {}, ["a", "cat"], error=0.0).family
+    'wan'
     """
 
     family: str

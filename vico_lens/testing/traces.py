@@ -131,6 +131,12 @@ def fake_calls(
         Hide padding tokens from cross and joint attention by a bias.
     dtype : torch.dtype
         Of query and key.
+
+    Examples
+    --------
+    >>> calls = fake_calls(fake_sites("joint"))
+    >>> calls[0].site.kind, calls[0].query.shape[0]
+    ('joint', 2)
     """
     tokens = tokens or fake_tokens()
     timestep = 1000.0 - 100.0 * step if timestep is None else timestep

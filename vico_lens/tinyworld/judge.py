@@ -67,6 +67,14 @@ class Verdict:
         The first of `FAILURES` that applies, ``None`` if all is correct.
     tracks : tuple of Track
         Everything seen.
+
+    Examples
+    --------
+    >>> from vico_lens.tinyworld import render
+    >>> prompt = parse_prompt("a red circle moving right")
+    >>> verdict = judge(render(prompt, seed=0).frames, prompt)
+    >>> verdict.all_correct, verdict.failure
+    (True, None)
     """
 
     all_correct: bool

@@ -33,7 +33,13 @@ _STILL = re.compile(_OBJECT)
 
 @dataclass(frozen=True, slots=True)
 class TinyObject:
-    """One object that a prompt asks for; ``size=None`` leaves the size free."""
+    """One object that a prompt asks for; ``size=None`` leaves the size free.
+
+    Examples
+    --------
+    >>> parse_prompt("a red circle moving right").objects[0]
+    TinyObject(shape='circle', colour='red', motion='right', size=None)
+    """
 
     shape: str
     colour: str
@@ -128,7 +134,14 @@ def parse_prompt(text: str) -> TinyPrompt:
 
 
 def is_held_out(first: TinyObject, second: TinyObject) -> bool:
-    """Whether this unordered pair of (colour, shape) is kept out of training: a fixed fifth of all pairs, chosen by hash."""
+    """Whether this unordered pair of (colour, shape) is kept out of training: a fixed fifth of all pairs, chosen by hash.
+
+    Examples
+    --------
+    >>> first, second = TinyObject("circle", "red"), TinyObject("square", "blue")
+    >>> is_held_out(first, second) == is_held_out(second, first)
+    True
+    """
     key = "|".join(sorted((first.concept, second.concept)))
     return int(hashlib.sha256(key.encode()).hexdigest(), 16) % 5 == 0
 

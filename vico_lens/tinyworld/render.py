@@ -34,7 +34,15 @@ _TRIES = 400
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where objects are: centres ``[object, frame, (x, y)]`` in pixels and radii ``[object]`` in pixels."""
+    """Where objects are: centres ``[object, frame, (x, y)]`` in pixels and radii ``[object]`` in pixels.
+
+    Examples
+    --------
+    >>> from vico_lens.tinyworld import parse_prompt
+    >>> layout = render(parse_prompt("a red circle moving right"), seed=0).layout
+    >>> layout.centres.shape, bool(layout.centres[0, -1, 0] > layout.centres[0, 0, 0])
+    ((1, 8, 2), True)
+    """
 
     centres: FloatArray
     radii: FloatArray
@@ -45,6 +53,13 @@ class Clip:
     """A rendered clip.
 
     `frames` is uint8 ``[frame, row, column, rgb]``; `masks` is float32 ``[object, frame, row, column]``, the share covered.
+
+    Examples
+    --------
+    >>> from vico_lens.tinyworld import parse_prompt
+    >>> clip = render(parse_prompt("a red circle moving right"), seed=0)
+    >>> clip.frames.shape, clip.masks.shape
+    ((8, 32, 32, 3), (1, 8, 32, 32))
     """
 
     frames: NDArray[np.uint8]

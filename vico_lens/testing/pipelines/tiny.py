@@ -38,9 +38,9 @@ class TinyPipeline:
     pipe : diffusers.DiffusionPipeline
         The stock pipeline, its progress bar off.
     kwargs : dict
-        Arguments of the stock call; ``pipe(**kwargs)`` draws from torch's global generator, :meth:`run` from its own.
+        Arguments of the stock call; ``pipe(**kwargs)`` draws from torch's global generator, `run` from its own.
     shape : tuple of int
-        Of what :meth:`run` returns: (video, frame, row, column, channel).
+        Of what `run` returns: (video, frame, row, column, channel).
     name : str
         Its entry in the table.
     prompt : str
@@ -49,6 +49,13 @@ class TinyPipeline:
         What differs from the real pipeline: embeddings in place of an encoder, a stubbed module.
     context : callable
         Returns the context manager a call needs (a stub of a missing optional module); it does nothing for most.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("latte-t2v")
+    >>> tiny.run(seed=0).shape == tiny.shape
+    True
     """
 
     pipe: Any
@@ -93,7 +100,7 @@ TINY_PIPELINES: Registry[Callable[[], TinyPipeline]] = Registry("tiny pipeline",
 
 
 def build(name: str, seed: int = 0) -> TinyPipeline:
-    """Build the pipeline registered as `name`, ready to run; see :func:`vico_lens.testing.pipelines.tiny_pipeline`."""
+    """Build the pipeline registered as `name`, ready to run; see `vico_lens.testing.pipelines.tiny_pipeline`."""
     builder = TINY_PIPELINES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
