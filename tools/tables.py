@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import vico_lens as vl
@@ -93,7 +94,22 @@ def reliability() -> str:
     return markdown(("", "plain", "random direction", "balanced"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": as_markdown, "memory": memory, "methods": methods, "reliability": reliability}
+def measured(name: str, number: int = 0) -> str:
+    """Return a table of ``benchmarks/results/NAME.md``, counted from the top: what a benchmark wrote stands in one place."""
+    blocks = (DOCS.parent / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
+    return [block for block in blocks if block.startswith("|")][number]
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "families": as_markdown,
+    "memory": memory,
+    "methods": methods,
+    "reading": partial(measured, "factors"),
+    "real_size": partial(measured, "real_size"),
+    "reliability": reliability,
+    "tracing_space": partial(measured, "tracing", 1),
+    "tracing_time": partial(measured, "tracing"),
+}
 
 
 def current(text: str) -> str:

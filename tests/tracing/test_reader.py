@@ -28,20 +28,22 @@ def forward(batch: int, grid: tuple[int, int, int], text: int = 0) -> Forward:
     return Forward(nn.Identity(), {}, batch, (grid,), (text,))
 
 
-@given(sizes, sizes, sizes, sizes, sizes, st.sampled_from(["spatial", "temporal", "spacetime"]))
+@given(sizes, sizes, sizes, sizes, sizes, st.sampled_from(["spatial", "temporal", "temporal, columns outermost", "spacetime"]))
 def test_self_attention_comes_back_on_its_axes(batch: int, heads: int, frames: int, rows: int, columns: int, kind: str) -> None:
     cells = torch.randn(batch, heads, frames, rows, columns, 2)
     rule = {
         "spatial": Rule("", "spatial", ("frame",)),
         "temporal": Rule("", "temporal", ("y", "x")),
+        "temporal, columns outermost": Rule("", "temporal", ("x", "y")),
         "spacetime": Rule("", "spacetime"),
     }[kind]
     flat = {
         "spatial": cells.permute(0, 2, 1, 3, 4, 5).reshape(batch * frames, heads, rows * columns, 2),
         "temporal": cells.permute(0, 3, 4, 1, 2, 5).reshape(batch * rows * columns, heads, frames, 2),
+        "temporal, columns outermost": cells.permute(0, 4, 3, 1, 2, 5).reshape(batch * rows * columns, heads, frames, 2),
         "spacetime": cells.reshape(batch, heads, frames * rows * columns, 2),
     }[kind]
-    expected = cells.permute(0, 1, 3, 4, 2, 5) if kind == "temporal" else cells
+    expected = cells.permute(0, 1, 3, 4, 2, 5) if kind.startswith("temporal") else cells
     call = RawCall(flat, 2 * flat, None, False, 0.5)
     wanted = list(range(batch))[::-1]
     parts = list(read(attended(call), rule, FAMILY, forward(batch, (frames, rows, columns)), wanted))

@@ -63,7 +63,7 @@ def plain(run: Attended, rule: Rule, forward: Forward, rows: Sequence[int], *, t
     raw = run.calls[0 if rule.pick == "first" else -1]
     batch, heads, queries, keys, channels = sizes(raw)
     grid, text = grid_of(run, rule, forward, batch, queries)
-    fold = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis in rule.fold)
+    fold = tuple(grid[_AXES.index(axis)] for axis in rule.fold)
     query_axes = tuple(size for axis, size in zip(_AXES, grid, strict=True) if axis not in rule.fold)
     if rule.kind == "joint":
         query_axes = (queries,)
@@ -81,6 +81,7 @@ def plain(run: Attended, rule: Rule, forward: Forward, rows: Sequence[int], *, t
         probabilities = call.probabilities
         if probabilities is not None:
             probabilities = probabilities.reshape(*fold, heads, *query_axes, *key_axes).movedim(len(fold), 0)
+        query, key, bias, probabilities = (None if x is None else _in_order(x, rule) for x in (query, key, bias, probabilities))
         if rule.kind == "cross" and fold:  # the text is repeated for every frame: once is enough
             key = None if key is None else key[:, 0]
             bias = None if bias is None else bias[:, :1]
@@ -167,6 +168,14 @@ def additive(call: RawCall, queries: int, keys: int) -> Tensor | None:
 def _unfold(x: Tensor, fold: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     """``[fold, head, axes, channel]`` flat to ``[head, *fold, *axes, channel]``."""
     return x.reshape(*fold, x.shape[1], *axes, x.shape[-1]).movedim(len(fold), 0)
+
+
+def _in_order(x: Tensor, rule: Rule) -> Tensor:
+    """Bring ``[head, *fold, ...]`` to frame before y before x, whichever the model put outermost."""
+    order = sorted(range(len(rule.fold)), key=lambda place: _AXES.index(rule.fold[place]))
+    if order == list(range(len(order))):
+        return x
+    return x.permute(0, *(1 + place for place in order), *range(1 + len(order), x.ndim))
 
 
 def _unfold_bias(bias: Tensor, fold: tuple[int, ...], query_axes: tuple[int, ...], key_axes: tuple[int, ...]) -> Tensor:
