@@ -137,6 +137,17 @@ def sweep(
         If the grid is empty, `pairs` has unequal lengths, or a client is given with a pipeline in the place of its loader.
     VicoLensError
         If a run ended every worker that it was given to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> call = {name: value for name, value in tiny.kwargs.items() if name not in ("prompt", "generator")}
+    >>> folder = tempfile.mkdtemp()
+    >>> table = sweep(tiny.pipe, [tiny.prompt], [0, 1], {"plain": None}, folder, call=call)
+    >>> table.sizes["run"], table.seed.values.tolist()
+    (2, [0, 1])
     """
     seeds = [int(seed) for seed in seeds]
     if not prompts or not seeds or not conditions or (pairs and len(prompts) != len(seeds)):
@@ -203,6 +214,15 @@ def run_of(
     """Make one run unless its record is there, and write that; returns its key.
 
     `sample` takes the place of `sample_run`; a loader `pipe` is called once a process and `session`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> frames = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> run = Run("a cat", 0, "plain", None, {})
+    >>> key = run_of(run, folder=tempfile.mkdtemp(), pipe=None, sample=lambda pipe, run: (frames, {"seconds": 0.0}))
+    >>> key == run.key
+    True
     """
     key = run.key
     place = _place(Path(folder), key)
@@ -239,6 +259,14 @@ def load_sweep(folder: str | os.PathLike[str], keys: Sequence[str] | None = None
     ------
     StoreError
         If there is no run, or a record cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "0f.json").write_text('{"prompt": "a cat", "seed": 0, "condition": "plain", "score": 1.0}')
+    >>> load_sweep(folder).score.item()
+    1.0
     """
     import pandas as pd
     import xarray as xr
@@ -249,16 +277,27 @@ def load_sweep(folder: str | os.PathLike[str], keys: Sequence[str] | None = None
     rows = []
     for place in places:
         try:
-            rows.append(json.loads(place.read_text()) | {"key": place.stem})
-        except (OSError, json.JSONDecodeError) as error:
+            record = json.loads(place.read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(
                 f"expected the record of a finished run, got {error} at {place}; delete it and run the sweep again."
             ) from None
+        lost = {"prompt", "seed", "condition"} - set(record) if isinstance(record, dict) else {"everything"}
+        if lost:
+            raise StoreError(
+                f"expected the record of a run in {place}, got JSON without {', '.join(sorted(lost))}; name a sweep's folder."
+            )
+        rows.append({name: value for name, value in record.items() if _single(value)} | {"key": place.stem})
     table = pd.DataFrame(rows)
     text = table.columns[[values.map(lambda value: isinstance(value, str)).any() for _, values in table.items()]]
     table[text] = table[text].fillna("").astype(str)
     index = xr.Dataset({str(name): ("run", np.asarray(values.tolist())) for name, values in table.items()})
     return index.set_coords(["prompt", "seed", "condition", "key"])
+
+
+def _single(value: Any) -> bool:
+    """Whether an entry of a record is one value, as the columns of an index are."""
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _complete(settings: Mapping[str, Any] | None, prompt: Any) -> dict[str, Any] | None:
@@ -271,7 +310,17 @@ def _complete(settings: Mapping[str, Any] | None, prompt: Any) -> dict[str, Any]
 
 
 def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
-    """The video of a run, and what its session tells."""
+    """The video of a run, and what its session tells.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> tiny = tiny_pipeline("animatediff-t2v")
+    >>> call = {name: value for name, value in tiny.kwargs.items() if name not in ("prompt", "generator")}
+    >>> video, told = sample_run(tiny.pipe, Run(tiny.prompt, 0, "plain", None, call))
+    >>> video.dtype.name, sorted(told)
+    ('uint8', ['row_forwards', 'seconds'])
+    """
     import torch
 
     from vico_lens.balancing import balance, best_of, compose, reweight

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.scratch import scratch
 from vico_lens.tinyworld.demonstration import FOLDER as DEMO
 
 __all__ = ["Launch", "launched"]
@@ -23,7 +24,7 @@ class Launch:
         Given on the command line, absolute.
     roots : tuple of Path
         Folders that paths from the browser are confined to, absolute and without symbolic links: the working folder (or those
-        given by ``--root``), the folders of the traces given, and the bundled demonstration.
+        given by ``--root``), the folders of the traces given, the server's own `scratch`, and the bundled demonstration.
     """
 
     traces: tuple[Path, ...]
@@ -37,5 +38,5 @@ def launched(arguments: Sequence[str] | None = None) -> Launch:
     parser.add_argument("--root", action="append", type=Path, default=[])
     known, _ = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     traces = tuple(path.expanduser().absolute() for path in known.traces)
-    folders = [*(known.root or [Path.cwd()]), *(path.resolve().parent for path in traces), DEMO]
+    folders = [*(known.root or [Path.cwd()]), *(path.resolve().parent for path in traces), scratch(), DEMO]
     return Launch(traces, tuple(dict.fromkeys(folder.expanduser().resolve() for folder in folders)))

@@ -2,6 +2,7 @@
 
 from vico_lens.live.job import Cancelled, Desk, Job, Progress, Ticket
 from vico_lens.live.pair import Pair, PairSettings, Side, check_settings, run_pair
+from vico_lens.live.rerun import recorded_run, trace_run
 
 __all__ = [
     "Cancelled",
@@ -13,5 +14,7 @@ __all__ = [
     "Side",
     "Ticket",
     "check_settings",
+    "recorded_run",
     "run_pair",
+    "trace_run",
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vico_lens.balancing.presets import Preset
     from vico_lens.balancing.steps import StepRule
 
-__all__ = ["LONGEST", "MOST_STEPS", "Pair", "PairSettings", "Side", "check_settings", "found_concepts", "run_pair"]
+__all__ = ["LONGEST", "MOST_STEPS", "Pair", "PairSettings", "Side", "check_settings", "found_concepts", "reporter", "run_pair"]
 
 LONGEST = 300
 """Characters of a prompt that is taken from a page."""
@@ -71,8 +71,8 @@ class PairSettings:
         >>> check_settings(PairSettings.of_demo())
         """
         told = json.loads((files("vico_lens") / "tinyworld" / "demo.json").read_text(encoding="utf-8"))
-        preset = told.get("balance", {}).get("preset", cls.preset)
-        return cls(told["prompt"], tuple(found_concepts(told["prompt"])), preset, seed=told["seed"])
+        chosen = {name: value for name, value in told.get("balance", {}).items() if name in ("preset", "objective")}
+        return cls(told["prompt"], tuple(found_concepts(told["prompt"])), seed=told["seed"], **chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
     total = 2 * settings.steps + 2
 
     def side(label: str, used: Preset, done: int) -> tuple[Any, Side]:
-        call = {"num_inference_steps": settings.steps, "callback_on_step_end": _reporter(ticket, label, done, total)}
+        call = {"num_inference_steps": settings.steps, "callback_on_step_end": reporter(ticket, label, done, total)}
         run = run_once(
             Request(settings.prompt, seed=settings.seed, call=call),
             pipe,
@@ -224,7 +224,7 @@ def _strengthened(preset: Preset, factor: float) -> Preset:
     return preset if factor == 1 else replace(preset, step=scaled(preset.step))
 
 
-def _reporter(ticket: Ticket, label: str, done: int, total: int) -> Callable[..., dict[str, Any]]:
+def reporter(ticket: Ticket, label: str, done: int, total: int) -> Callable[..., dict[str, Any]]:
     """A callback for the pipeline's call, which reports after every denoising step."""
 
     def report(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:

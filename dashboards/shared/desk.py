@@ -1,0 +1,86 @@
+"""Where pages run the model: one job at a time for the whole server, watched by the page that started it."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from shared import notices
+from vico_lens.errors import VicoLensError
+from vico_lens.live import Desk, Job, Ticket
+
+__all__ = ["begin", "finished", "running", "watch"]
+
+T = TypeVar("T")
+
+
+@st.cache_resource(show_spinner=False)
+def desk() -> Desk:
+    """Return the one place of this server where the model runs; it keeps the loaded model."""
+    made = Desk()
+    atexit.register(made.close)
+    return made
+
+
+def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
+    """Start work on the bundled pipeline as the job `key` of this session, or say that the model is taken.
+
+    Parameters
+    ----------
+    key : str
+        Place of the job in the session's state.
+    work : callable
+        Takes the pipeline and a ticket.
+    """
+    place = desk()
+
+    def run(ticket: Ticket) -> Any:
+        from vico_lens.cli.sampling import quiet_pipeline
+
+        ticket.report("loading the model", 0, 1)
+        return work(place.keep("pipeline", quiet_pipeline), ticket)
+
+    job = place.start(run)
+    if job is None:
+        notices.empty("Another run is under way on this server.", "One runs at a time; try again in a minute.")
+    else:
+        st.session_state[key] = job
+        st.rerun()
+
+
+def running(key: str) -> bool:
+    """Whether the job `key` of this session is under way."""
+    return key in st.session_state and st.session_state[key].running
+
+
+@st.fragment(run_every=0.4)
+def watch(key: str) -> None:
+    """Show how far a job is, with a button to cancel it; at its end the whole page runs again."""
+    job: Job[Any] = st.session_state[key]
+    progress = job.watch()
+    if not job.running:
+        st.rerun()
+    st.progress(progress.share, progress.what.capitalize() if job.wanted else "Stopping after this step")
+    st.button("Cancel", on_click=job.cancel, disabled=not job.wanted, key=f"cancel {key}")
+
+
+def finished(key: str) -> Any:
+    """Return, once, what a job that is done has made; None where there is none, and a job that ended otherwise says how."""
+    job: Job[Any] | None = st.session_state.get(key)
+    if job is None or job.running:
+        return None
+    if job.state == "done":
+        del st.session_state[key]
+        return job.result
+    if job.state == "cancelled":
+        notices.empty("The run was cancelled.", "Nothing of it was kept; the model is ready for the next one.")
+    elif isinstance(job.error, VicoLensError):
+        notices.error("The run failed.", job.error)
+    else:
+        logging.getLogger(__name__).error("a run failed", exc_info=job.error)
+        notices.error("The run failed unexpectedly.", f"{type(job.error).__name__}; the server's log says more.")
+    return None
