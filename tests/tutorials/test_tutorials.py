@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from tutorials.tools.notebook import find, mismatches, read, solutions, tags, write
+from tutorials.tools.notebook import find, mismatches, read, reword, solutions, tags, write
 from tutorials.tools.pages import page, write_pages
 from tutorials.tools.pictures import freeze
 from tutorials.tools.running import run
@@ -62,6 +62,7 @@ def test_a_tutorial_keeps_the_conventions(path: Path) -> None:
     assert opening.startswith(f"# {path.name[:2]} · ")
     assert "**You will be able to** " in opening and "**Time** " in opening
     assert "../docs/glossary.md#" in "".join(cell.source for cell in cells)
+    assert "$" not in "".join(cell.source for cell in cells if cell.cell_type == "markdown"), "the pages load no script for LaTeX"
     assert sum("exercise" in tags(cell) for cell in cells) == 2
     answers = [cell for cell in cells if "answer" in tags(cell)]
     assert len(answers) == 2
@@ -77,6 +78,18 @@ def test_a_changed_cell_a_new_one_and_a_missing_notebook_are_told(tmp_path: Path
     path.write_text(path.read_text().replace("1 + 1", "1 + 2") + "# %%\n3\n")
     told = mismatches(path)
     assert len(told) == 2 and "'1 + 2', '1 + 1'" in told[0] and "3 cells" in told[1]
+
+
+def test_new_words_go_into_a_notebook_and_new_code_does_not(tmp_path: Path) -> None:
+    path = made(tmp_path, "\n1 + 1", " [markdown]\n# words")
+    notebook = read(path)
+    notebook.cells[0].outputs = [output(text_plain="2")]
+    place = write(notebook, path)
+    path.write_text(path.read_text().replace("words", "better words"))
+    assert reword(path) and mismatches(path) == []
+    assert nbformat.read(place, as_version=4).cells[0].outputs[0].data == {"text/plain": "2"}
+    path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
+    assert not reword(path) and len(mismatches(path)) == 1
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-__all__ = ["FOLDER", "Notebook", "find", "mismatches", "read", "solutions", "tags", "with_solutions", "write"]
+__all__ = ["FOLDER", "Notebook", "find", "mismatches", "read", "reword", "solutions", "tags", "with_solutions", "write"]
 
 Notebook = Any  # nbformat.NotebookNode: a dict with attributes, which nbformat does not type
 FOLDER = Path(__file__).parents[1]
@@ -96,3 +96,28 @@ def mismatches(path: Path) -> list[str]:
     if len(ours) != len(theirs):
         found.append(f"{path.name} has {len(ours)} cells, {place.name} {len(theirs)}")
     return found
+
+
+def reword(path: Path) -> bool:
+    """Bring changed words into the committed notebook without running it.
+
+    Returns
+    -------
+    bool
+        False, and nothing is written, if any code has changed, that of an answer included: then it must be run.
+    """
+    place = path.with_suffix(".ipynb")
+    if not place.exists():
+        return False
+    ours, theirs = read(path), nbformat.read(place, as_version=4)
+    if [_code(cell) for cell in ours.cells] != [_code(cell) for cell in theirs.cells]:
+        return False
+    for mine, other in zip(ours.cells, theirs.cells, strict=True):
+        if mine.cell_type == "code":
+            mine.outputs, mine.execution_count = other.outputs, other.execution_count
+    write(ours, path)
+    return True
+
+
+def _code(cell: Notebook) -> list[str]:
+    return [cell.source] if cell.cell_type == "code" else solutions(cell)
