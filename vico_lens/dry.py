@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
@@ -91,9 +91,20 @@ def dry_calls(pipe: Any, moment: Moment, branches: tuple[Branch, ...]) -> DryCal
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         return DryCalls(_forward(pipe, moment, labels, branches, mode), real=False)
-    except (RuntimeError, NotImplementedError, AssertionError):
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        if _absent(moment.forward.module):
+            raise TracingError(
+                f"expected {type(moment.forward.module).__name__} to run without its weights, but it looks into its inputs "
+                f"({str(error).splitlines()[0]}): give it weights, random ones will do."
+            ) from None
         # data-dependent shapes end here, in many guises; a fault of the model shows again in the real forward
         return DryCalls(_forward(pipe, moment, labels, branches, None), real=True)
+
+
+def _absent(module: nn.Module) -> bool:
+    """Whether the weights of a module are nowhere: it was built under ``torch.device("meta")``, and no offloading brings them."""
+    offloaded = any(hasattr(part, "_hf_hook") for part in module.modules())
+    return not offloaded and any(parameter.is_meta for parameter in module.parameters())
 
 
 def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...], mode: Any) -> tuple[AttentionCall, ...]:
@@ -113,7 +124,13 @@ def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...
     inputs = dict(moment.forward.inputs)
     extra = inputs.pop("kwargs", {})
     if mode is not None:
-        inputs, extra = tree_map(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, (inputs, extra))
+        # A model built from its configuration alone has its weights nowhere (device "meta"): then the inputs go there too.
+        absent = _absent(root)
+
+        def fake(x: Any) -> Any:
+            return x if not isinstance(x, Tensor) else mode.from_tensor(x.to("meta") if absent else x)
+
+        inputs, extra = tree_map(fake, (inputs, extra))
     with intercept({moment.denoiser: root}, watch, exclusive=True) as watch.interception, torch.no_grad(), mode or nullcontext():
         root(**inputs, **extra)
     return tuple(calls)

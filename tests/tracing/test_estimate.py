@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vico_lens.capture import Capture
+from vico_lens.errors import TracingError
 from vico_lens.estimate import estimate
 from vico_lens.native import native_sizes
 from vico_lens.recording import trace
@@ -92,3 +93,22 @@ def test_published_sizes_agree_with_what_is_known_of_them() -> None:
     few = native_sizes(Capture(steps=slice(0, None, 10), kinds="cross", heads=[0]))
     assert few.sites.sel(model="CogVideoX-5b") == 0 and few.sites.sel(model="Wan 2.1 14B") == 40
     assert (few.stored_bytes < sizes.stored_bytes / 100).all()
+
+
+def test_a_model_without_weights_is_estimated_from_its_configuration() -> None:
+    """Built on the device "meta": the same numbers as with weights; a model that must look into its inputs says so."""
+    from diffusers import WanTransformer3DModel
+
+    tiny = tiny_pipeline("wan21-t2v")
+    call = {name: value for name, value in tiny.kwargs.items() if name != "prompt"}
+    known = estimate(tiny.pipe, tiny.prompt, **call)
+    config = {name: value for name, value in tiny.pipe.transformer.config.items() if not name.startswith("_")}
+    with torch.device("meta"):
+        tiny.pipe.transformer = WanTransformer3DModel(**config).eval()
+    absent = estimate(tiny.pipe, tiny.prompt, **call)
+    assert absent.attrs["forward"] == "fake"
+    np.testing.assert_array_equal(absent.stored_bytes, known.stored_bytes)
+    mochi = tiny_pipeline("mochi-t2v")
+    mochi.pipe.transformer.to("meta")
+    with mochi.context(), pytest.raises(TracingError, match="random ones will do"):
+        estimate(mochi.pipe, mochi.prompt, **{name: value for name, value in mochi.kwargs.items() if name != "prompt"})
