@@ -16,7 +16,7 @@ from vico_lens import plot
 from vico_lens.errors import VicoLensError
 from vico_lens.live import recorded_run, trace_run
 
-JOB = "runs_job"
+JOB, MADE = "runs_job", "runs_made"
 
 
 def opened() -> tuple[Path, xr.Dataset]:
@@ -79,7 +79,11 @@ def one_run(folder: Path, index: xr.Dataset) -> None:
             desk.begin(JOB, lambda pipe, ticket: trace_run(pipe, run, _new_place(run.key), ticket))
     elif (trace := desk.finished(JOB)) is not None:
         state.choose_trace(str(trace))
-        st.switch_page("views/overview.py")
+        st.session_state[MADE] = str(trace)
+        st.rerun()
+    if MADE in st.session_state and st.session_state[MADE] == st.session_state.get("trace_name"):
+        notices.empty("The run is traced and open now.", "Every page shows it; start with the overview.")
+        layout.page_link("overview", "Overview")
 
 
 def _title(row: xr.Dataset) -> str:
