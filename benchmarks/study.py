@@ -14,8 +14,9 @@ Runs are kept in ``runs/study`` (resumable: run the same line again); tables go 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,45 +24,20 @@ import numpy as np
 from tqdm import tqdm
 
 import vico_lens as vl
-from vico_lens.balancing import FixedRms, RandomDirection, Schedule
-from vico_lens.sweep import load_sweep, sweep
-from vico_lens.tinyworld import judge, parse_prompt, sample_prompts
+from benchmarks.conditions import CONDITIONS, SINGLE, sample_batch
+from vico_lens.sweep import Run, load_sweep, run_of
+from vico_lens.tinyworld import TinyPrompt, judge, parse_prompt, sample_prompts
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["CONDITIONS", "compare_pairs", "score_clip", "tabulate"]
+__all__ = ["CONDITIONS", "compare_pairs", "run_of_cell", "score_clip", "tabulate"]
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs/study")
-SPLITS = {"choose": 101, "report": 202}
-FIRST_SEED = {"choose": 10_000, "report": 20_000}
-SHARES = ("all_correct", "subjects_correct", "all_present", "attributes")
-EARLY = Schedule(stop=0.4, iterations=1, threshold=0.01)
-
-
-def _at(size: float, **settings: Any) -> dict[str, Any]:
-    return {"step": FixedRms(size), "schedule": EARLY, **settings}
-
-
-CONDITIONS: dict[str, Mapping[str, Any] | None] = {
-    "plain": None,
-    "default": {"preset": "default"},
-    "vico": {"preset": "vico"},
-    "weakest, hard flow": _at(0.03, objective="weakest", kind="hard"),
-    "weakest, soft flow": _at(0.03, objective="weakest", kind="soft"),
-    "weakest, sum flow": _at(0.03, objective="weakest", kind="sum"),
-    "variance, hard flow": _at(0.03, objective="variance", kind="hard"),
-    "equal, sum flow": _at(0.03, objective="equal", kind="sum"),
-    "equal, rollout": _at(0.03, objective="equal", flow="rollout"),
-    "equal, cross-attention": _at(0.03, objective="equal", flow="cross_attention"),
-    "attend and excite": _at(0.03, objective="attend_and_excite"),
-    "random direction": {"step": RandomDirection(FixedRms(0.03)), "schedule": EARLY, "objective": "equal", "kind": "sum"},
-    "best of 2 seeds": {"baseline": "best_of", "count": 2, "objective": "equal", "kind": "sum"},
-    "token weight 1.5": {"baseline": "reweight", "weight": 1.5},
-    "composed concepts": {"baseline": "compose"},
-}
-"""Name to settings, as `vico_lens.sweep` takes them."""
+SPLITS = {"choose": 101, "report": 777}
+FIRST_SEED = {"choose": 10_000, "report": 50_000}
+SHARES = ("all_correct", "subjects_correct", "all_present")
 
 
 def score_clip(frames: np.ndarray, prompt: str) -> dict[str, Any]:
@@ -70,6 +46,7 @@ def score_clip(frames: np.ndarray, prompt: str) -> dict[str, Any]:
     return {
         "all_correct": bool(verdict.all_correct),
         "subjects_correct": bool(verdict.subjects_correct),
+        "motions_correct": all(each["motion"] for each in verdict.attributes),
         "all_present": all(verdict.present),
         "attributes": float(np.mean([value for each in verdict.attributes for value in each.values()])),
         "failure": verdict.failure or "",
@@ -146,25 +123,41 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(split: str, pairs: int, objects: int, names: list[str], steps: int | None, model: str | None) -> None:
-    """Generate what is missing."""
+def run(split: str, pairs: int, objects: int, names: Sequence[str], batch: int) -> None:
+    """Generate what is missing, a batch of pairs under all conditions before the next, so that a table of the first is paired."""
     import torch
 
     torch.set_num_threads(1)
-    pipe = vl.load_pipeline(model) if model else vl.load_pipeline()
+    pipe = vl.load_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    prompts = sample_prompts(pairs, objects=objects, seed=SPLITS[split])
-    seeds = range(FIRST_SEED[split], FIRST_SEED[split] + pairs)
-    call = {} if steps is None else {"num_inference_steps": steps}
-    chosen = {name: CONDITIONS[name] for name in names}
-    with tqdm(total=pairs * len(chosen), unit="clip") as bar:
-        sweep(
-            pipe, prompts, seeds, chosen, _folder(split, objects), call=call, score=score_clip, pairs=True,
-            model=model or "bundled", progress=lambda done, _: bar.update(done - bar.n),
-        )  # fmt: skip
+    folder = folder_of(split, objects)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = list(zip(sample_prompts(pairs, objects=objects, seed=SPLITS[split]), itertools.count(FIRST_SEED[split])))
+    with tqdm(total=pairs * len(names), unit="clip") as bar:
+        for start, name in itertools.product(range(0, pairs, batch), names):
+            runs = [run_of_cell(prompt, seed, name) for prompt, seed in cells[start : start + batch]]
+            missing = [run for run in runs if not (folder / f"{run.key}.json").exists()]
+            for one, made in zip(missing, sample_batch(pipe, missing) if missing else (), strict=True):
+                run_of(
+                    one,
+                    folder=str(folder),
+                    pipe=pipe,
+                    score=score_clip,
+                    keep_videos=True,
+                    sample=lambda _pipe, _run, made=made: made,
+                )
+            bar.update(len(runs))
 
 
-def _folder(split: str, objects: int) -> Path:
+def run_of_cell(prompt: TinyPrompt, seed: int, name: str) -> Run:
+    """The run of one prompt-seed pair under one condition; balanced are the objects that the prompt names."""
+    settings = CONDITIONS[name]
+    named = None if settings is None else {"concepts": list(prompt.concepts), **settings}
+    return Run(str(prompt), seed, name, named, {}, "bundled")
+
+
+def folder_of(split: str, objects: int) -> Path:
+    """Where the runs of a split are kept."""
     return RUNS / f"{split}-{objects}"
 
 
@@ -175,13 +168,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=sorted(SPLITS), default="report")
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--objects", type=int, default=2)
-    parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
-    parser.add_argument("--steps", type=int, help="denoising steps; the model's default otherwise")
-    parser.add_argument("--model", help="folder or id of another model than the bundled one")
+    parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), metavar="NAME")
+    parser.add_argument("--batch", type=int, default=10, help="clips a pipeline call")
     asked = parser.parse_args(arguments)
     if asked.action == "run":
-        run(asked.split, asked.pairs, asked.objects, asked.conditions, asked.steps, asked.model)
-    rows = tabulate(load_sweep(_folder(asked.split, asked.objects)))
+        names = asked.conditions or (SINGLE if asked.objects == 1 else list(CONDITIONS))
+        run(asked.split, asked.pairs, asked.objects, names, asked.batch)
+    rows = tabulate(load_sweep(folder_of(asked.split, asked.objects)))
     RESULTS.mkdir(exist_ok=True)
     place = RESULTS / f"study-{asked.split}-{asked.objects}"
     place.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -48,7 +48,7 @@ def balanced(tiny: TinyPipeline, concepts: Any = NAMES, **settings: Any) -> tupl
     return session, frames
 
 
-@pytest.mark.parametrize("objective", ["equal", "weakest", "variance", "attend_and_excite"])
+@pytest.mark.parametrize("objective", ["equal", "weakest", "variance", "attend_and_excite", "directed"])
 def test_objective_goes_down_on_the_moved_latents(tiny: TinyPipeline, plain: np.ndarray, objective: str) -> None:
     session, frames = balanced(tiny, objective=objective, step=FixedRms(0.001))
     log = session.log
@@ -71,7 +71,7 @@ def test_log_says_what_the_latents_did(tiny: TinyPipeline) -> None:
     assert log.concept.values.tolist() == NAMES
     last = log.applied_change.values[1::2]
     assert ((last > 0.02) & (last <= 0.0401)).all() and np.isnan(log.applied_change.values[::2]).all()
-    assert log.attrs["objective"].startswith("Weakest(") and log.attrs["extra_forwards"] == log.attrs["backwards"] == 6
+    assert log.attrs["objective"].startswith("Directed(") and log.attrs["extra_forwards"] == log.attrs["backwards"] == 6
     assert (log.attrs["forwards"], log.attrs["rows"], log.attrs["extra_rows"]) == (3, 6, 6)
     np.testing.assert_array_equal(session.video, (np.clip(frames[0], 0, 1) * 255).round().astype(np.uint8))
 
@@ -81,7 +81,7 @@ def test_what_is_balanced_is_what_attribution_reports(tiny: TinyPipeline, plain:
     alone."""
     with (
         trace(tiny.pipe, capture=Capture(dtype="float32")) as run,
-        balance(tiny.pipe, NAMES, preset="observe", kind="sum") as session,
+        balance(tiny.pipe, NAMES, preset="observe", flow="subgraph_flow", kind="sum") as session,
     ):
         frames = tiny.run()
     np.testing.assert_array_equal(frames, plain)

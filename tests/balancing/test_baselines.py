@@ -79,6 +79,21 @@ def test_best_of_keeps_the_lowest_objective() -> None:
         best_of(tiny.pipe, NAMES, [], call=call)
 
 
+def test_best_of_can_judge_seeds_early_and_finish_only_one() -> None:
+    tiny = tiny_pipeline("animatediff-t2v")
+    call = {name: value for name, value in tiny.kwargs.items() if name != "generator"}
+    steps = call["num_inference_steps"]
+    best = best_of(tiny.pipe, NAMES, [3, 4], call=call, look=1)
+    with balance(tiny.pipe, NAMES, preset="observe") as session:
+        tiny.pipe(**call, generator=torch.Generator().manual_seed(best.seed))
+    np.testing.assert_array_equal(session.video, best.video)
+    at_look = session.log.loss.where(session.log.step == 1, drop=True).item()
+    assert best.losses[best.seed] == pytest.approx(at_look, rel=1e-6) == min(best.losses.values())
+    assert best.cost.forwards == 2 * 1 + steps and best.cost.extra_forwards == 2
+    with pytest.raises(InputError, match="a denoising step of the sampling pass, got step 99"):
+        best_of(tiny.pipe, NAMES, [3], call=call, look=99)
+
+
 def test_baselines_have_a_report() -> None:
     tiny = tiny_pipeline("animatediff-t2v")
     with balance(tiny.pipe, NAMES, preset="observe") as plain:

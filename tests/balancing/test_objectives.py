@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vico_lens.attribution import influence_of_stages
-from vico_lens.balancing.objectives import AttendAndExcite, Equal, Influences, Variance, Weakest, objectives, smooth
+from vico_lens.balancing.objectives import (
+    AttendAndExcite,
+    Directed,
+    Equal,
+    Influences,
+    Variance,
+    Weakest,
+    objectives,
+    smooth,
+    travel,
+)
 from vico_lens.errors import InputError
 from vico_lens.kernels import parity
 from vico_lens.kernels.stages import Stage
@@ -125,3 +135,55 @@ def test_gradients_match_finite_differences(name: str) -> None:
         return objective(Influences(values, ((0,), (1, 2)), torch.stack([values[0], values[1] + values[2]]))).loss
 
     assert torch.autograd.gradcheck(loss, (maps,), eps=1e-7, atol=1e-4)
+
+
+def blob(row: float, column: float, side: int = 16) -> torch.Tensor:
+    """A round spot with its centre at a place given as shares of the picture."""
+    places = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    return torch.exp(-((places[:, None] - row).square() + (places[None, :] - column).square()) / (2 * 0.08**2))
+
+
+@given(
+    start=st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)),
+    speed=st.tuples(st.floats(-0.02, 0.02), st.floats(-0.02, 0.02)),
+    power=st.sampled_from([1.0, 3.0]),
+)
+def test_travel_is_the_way_of_a_spot(start: tuple[float, float], speed: tuple[float, float], power: float) -> None:
+    frames = torch.stack([blob(start[0] + speed[0] * t, start[1] + speed[1] * t) for t in range(8)])
+    # From the middle of frames 0 to 2 to the middle of frames 5 to 7 are five frames.
+    assert travel(frames[None], power)[0].tolist() == pytest.approx([5 * speed[0], 5 * speed[1]], abs=0.01)
+
+
+def test_directed_asks_for_the_way_that_the_words_name() -> None:
+    right = torch.stack([blob(0.5, 0.3 + 0.05 * t) for t in range(8)])
+    still = torch.stack([blob(0.25, 0.5)] * 8)
+    maps = torch.stack([right, still])
+
+    def misled(*directions: tuple[float, float] | None) -> float:
+        influences = Influences(maps, ((0,), (1,)), maps, directions)
+        return (Directed(motion=1.0)(influences).loss - Weakest()(influences).loss).item()
+
+    assert misled((0.0, 1.0), (0.0, 0.0)) == pytest.approx(0, abs=2e-4)  # travels 0.25, more than the margin
+    assert misled((0.0, -1.0), (0.0, 0.0)) == pytest.approx(0.2 + 0.25, abs=5e-3)
+    assert misled((1.0, 0.0), None) == pytest.approx(0.2, abs=5e-3)
+    assert misled((0.0, 0.0), (-1.0, 0.0)) == pytest.approx(0.25 + 0.2, abs=5e-3)
+    assert misled(None, None) == misled() == 0
+
+
+def test_directed_turns_a_motion_round() -> None:
+    """Descent on the loss, with the map itself as the variable, reverses the way that the map goes."""
+    logits = torch.log(torch.stack([blob(0.5, 0.4 + 0.03 * t, 8) for t in range(8)]) + 1e-3)[None].requires_grad_()
+    objective = Directed(motion=1.0)
+
+    def maps() -> torch.Tensor:
+        return torch.softmax(logits.flatten(2), 2).reshape(logits.shape)
+
+    assert travel(maps())[0, 1] > 0.05
+    for _ in range(40):
+        loss = objective(Influences(maps(), ((0,),), maps(), ((0.0, -1.0),))).loss
+        (gradient,) = torch.autograd.grad(loss, logits)
+        if not gradient.any():  # far enough
+            break
+        with torch.no_grad():
+            logits -= 0.2 * gradient / gradient.square().mean().sqrt()
+    assert travel(maps())[0, 1] < -0.05

@@ -21,10 +21,16 @@ NAMES = ["red circle", "blue square"]
 @pytest.fixture(scope="module")
 def sessions() -> tuple[Balance, Balance]:
     tiny = tiny_pipeline("animatediff-t2v")
-    with balance(tiny.pipe, NAMES, preset="observe", kind="sum") as plain:
+    with balance(tiny.pipe, NAMES, preset="observe", flow="subgraph_flow", kind="sum") as plain:
         tiny.run()
     with balance(
-        tiny.pipe, NAMES, objective="equal", kind="sum", step=FixedRms(0.05), schedule=Schedule(stop=1.0, iterations=2)
+        tiny.pipe,
+        NAMES,
+        objective="equal",
+        flow="subgraph_flow",
+        kind="sum",
+        step=FixedRms(0.05),
+        schedule=Schedule(stop=1.0, iterations=2),
     ) as balanced:
         tiny.run()
     return plain, balanced

@@ -5,7 +5,17 @@ from __future__ import annotations
 from vico_lens.balancing.balance import Balance, balance
 from vico_lens.balancing.baselines import best_of, compose, reweight
 from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.objectives import AttendAndExcite, Equal, Influences, Objective, Variance, Verdict, Weakest, objectives
+from vico_lens.balancing.objectives import (
+    AttendAndExcite,
+    Directed,
+    Equal,
+    Influences,
+    Objective,
+    Variance,
+    Verdict,
+    Weakest,
+    objectives,
+)
 from vico_lens.balancing.presets import Preset, presets
 from vico_lens.balancing.report import balance_report
 from vico_lens.balancing.schedule import Refinement, Schedule
@@ -17,6 +27,7 @@ __all__ = [
     "AttendAndExcite",
     "Balance",
     "Cost",
+    "Directed",
     "Equal",
     "FixedRms",
     "Flow",

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from vico_lens.balancing.balance import balance
 from vico_lens.balancing.injection import shadow
 from vico_lens.balancing.rows import conditional_rows
-from vico_lens.balancing.session import INPUTS, Cost, Session, extra_forwards, is_extra
+from vico_lens.balancing.schedule import Schedule
+from vico_lens.balancing.session import Cost, Session, extra_forwards, is_extra, rows_of
 from vico_lens.balancing.words import Names, words_of_call
 from vico_lens.errors import BalanceError, InputError
 from vico_lens.tokens import SeenIds, seen_ids
@@ -185,7 +186,7 @@ class Composition(Session):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], piece: tuple[Any, ...], repeat: int
     ) -> Tensor:
         """Predict the conditional rows alone, with every argument that came from the encoded prompt taken from another one."""
-        rows = next(kwargs[key] for key in INPUTS if key in kwargs).shape[0] if not args else args[0].shape[0]
+        rows = rows_of(args, kwargs)
         named = {}
         for name, value in kwargs.items():
             swapped = _swapped(value, self._whole, piece, repeat) if isinstance(value, Tensor) else None
@@ -263,7 +264,7 @@ class Best:
     seed : int
         That made it.
     losses : dict
-        Seed to mean loss over the denoising steps.
+        Seed to loss: its mean over the denoising steps, or at the step looked at.
     cost : Cost
         Of all seeds together.
     """
@@ -274,8 +275,57 @@ class Best:
     cost: Cost
 
 
-def best_of(pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: dict[str, Any], **settings: Any) -> Best:
-    """Sample once a seed and keep the video whose objective was lowest: the null of equal compute.
+class _Looked(Exception):
+    """A seed has been judged: no error, it ends a pipeline call whose rest is not needed."""
+
+
+def early_loss(pipe: Any, concepts: Names | Sequence[Names] | None, step: int, call: dict[str, Any], **settings: Any) -> Session:
+    """Sample up to denoising step `step`, evaluate the objective there, and go no further.
+
+    Parameters
+    ----------
+    pipe, concepts
+        As in `balance`.
+    step : int
+        Counted from 0; that many steps are spent, and one conditional forward.
+    call : dict
+        Arguments of the pipeline's call, generator included.
+    **settings
+        Objective, flow and their options, as in `balance`.
+
+    Returns
+    -------
+    Session
+        Its `log` holds one row a video, its `cost` what was spent; it has no video.
+
+    Raises
+    ------
+    InputError
+        If the pass has no such step.
+    """
+    watched = {"preset": "observe", **settings, "schedule": Schedule(steps=(step,), iterations=0)}
+    with ExitStack() as undo:
+        session = undo.enter_context(balance(pipe, concepts, **watched))
+
+        def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if session.updates and not is_extra():
+                session.cost.forwards -= 1  # this one was counted and is not made
+                session.cost.rows -= rows_of(args, kwargs)
+                raise _Looked
+
+        for module in session.denoisers.values():
+            undo.callback(module.register_forward_pre_hook(stop, with_kwargs=True).remove)
+        try:
+            pipe(**call)
+        except _Looked:
+            return session
+    raise InputError(f"expected a denoising step of the sampling pass, got step {step}; the pass ended before it.")
+
+
+def best_of(
+    pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: dict[str, Any], look: int | None = None, **settings: Any
+) -> Best:
+    """Keep the seed whose objective is lowest: the null of equal compute.
 
     Parameters
     ----------
@@ -287,6 +337,9 @@ def best_of(pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: di
         Of one sampling pass each.
     call : dict
         Arguments of the pipeline's call; its ``generator`` is made here.
+    look : int, optional
+        Judge every seed at this denoising step and sample only the best to its end; by default all are sampled to their end
+        and judged by the mean over all steps.
     **settings
         Objective, flow and their options, as in `balance`; the updates are left out.
 
@@ -307,16 +360,26 @@ def best_of(pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: di
     >>> best.seed in best.losses, len(best.losses)
     (True, 2)
     """
+    from vico_lens.families import denoisers
+
     if not seeds or "generator" in call:
         raise InputError(
             f"expected at least one seed and a call without a generator, got seeds={list(seeds)} and {sorted(call)}."
         )
     total, losses, videos = Cost(), {}, {}
     for seed in seeds:
-        with balance(pipe, concepts, **{"preset": "observe", **settings}) as session:
-            pipe(**call, generator=torch.Generator().manual_seed(seed))
-        losses[seed], videos[seed] = float(session.log.loss.mean()), session.video
-        for name in total.__slots__:
-            setattr(total, name, getattr(total, name) + getattr(session.cost, name))
+        drawn = {**call, "generator": torch.Generator().manual_seed(seed)}
+        if look is not None:
+            session = early_loss(pipe, concepts, look, drawn, **settings)
+        else:
+            with balance(pipe, concepts, **{"preset": "observe", **settings}) as session:
+                pipe(**drawn)
+            videos[seed] = session.video
+        losses[seed] = float(session.log.loss.mean())
+        total = total + session.cost
     best = min(losses, key=losses.__getitem__)
+    if look is not None:
+        with Session(pipe, denoisers(pipe)) as whole:
+            pipe(**call, generator=torch.Generator().manual_seed(best))
+        videos[best], total = whole.video, total + whole.cost
     return Best(videos[best], best, losses, total)

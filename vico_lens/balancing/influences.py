@@ -44,6 +44,11 @@ class Flow:
     ------
     InputError
         If the method has no gradient, or works by running the model again.
+
+    Examples
+    --------
+    >>> Flow("subgraph_flow", {"kind": "sum"}, layers="*up_blocks*").kinds
+    ('cross', 'temporal', 'spacetime', 'joint')
     """
 
     method: str = "subgraph_flow"
@@ -103,4 +108,4 @@ class Flow:
         sources = singles + [concept.tokens for concept in words.concepts]
         stages = stages_from_calls(calls, heads=self.heads)
         maps = influence_of_stages(stages, sources, self.method, grid=self.grid, **self.options)  # type: ignore[arg-type]
-        return Influences(maps[: len(singles)], words.members, maps[len(singles) :])
+        return Influences(maps[: len(singles)], words.members, maps[len(singles) :], words.directions)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-__all__ = ["INPUTS", "Cost", "Session", "extra_forwards", "is_extra"]
+__all__ = ["INPUTS", "Cost", "Session", "extra_forwards", "is_extra", "rows_of"]
 
 INPUTS = ("hidden_states", "sample")
 """Names under which denoisers take their input, where it is not their first positional argument."""
@@ -42,6 +42,12 @@ def extra_forwards() -> Iterator[None]:
 def is_extra() -> bool:
     """Whether this thread is inside `extra_forwards`."""
     return bool(getattr(_thread, "extra", False))
+
+
+def rows_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Rows of the batch that a denoiser is called with."""
+    value = args[0] if args else next(kwargs[name] for name in INPUTS if name in kwargs)
+    return int(value.shape[0])
 
 
 @dataclass(slots=True)
@@ -70,6 +76,9 @@ class Cost:
     backwards: int = 0
     update_seconds: float = 0.0
     seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(self)))
 
     @property
     def row_forwards(self) -> float:
@@ -157,7 +166,7 @@ class Session:
     def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not is_extra():
             self.cost.forwards += 1
-            self.cost.rows += next(kwargs[key] for key in INPUTS if key in kwargs).shape[0] if not args else args[0].shape[0]
+            self.cost.rows += rows_of(args, kwargs)
 
 
 def _describe(part: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vico_lens.balancing.directions import Direction, directions_of
 from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import BalanceError, ConceptError, InputError
 from vico_lens.running import running_call
@@ -27,10 +28,13 @@ class Words:
         Their tokens count from the first text token of the softmax.
     content : tuple of int
         Every text token that is neither start, end nor padding, ascending.
+    directions : tuple
+        Where the prompt sends each concept, see `vico_lens.balancing.directions`; empty without a prompt.
     """
 
     concepts: tuple[Concept, ...]
     content: tuple[int, ...]
+    directions: tuple[Direction | None, ...] = ()
 
     @property
     def members(self) -> tuple[tuple[int, ...], ...]:
@@ -88,7 +92,8 @@ def words_of_table(table: TokenTable, prompt: str, names: Names | None) -> Words
         If a name is not in the prompt, or without names none is found.
     """
     concepts = find_concepts(prompt, None if names is None else list(names), table)
-    return Words(tuple(concepts), tuple(index for index, kind in enumerate(table.kind) if kind == "text"))
+    content = tuple(index for index, kind in enumerate(table.kind) if kind == "text")
+    return Words(tuple(concepts), content, directions_of(prompt, concepts))
 
 
 def words_without_prompt(concepts: Names | None) -> Words:
