@@ -46,5 +46,7 @@ READING = {
 def choose_method(*, maps_only: bool = True) -> str:
     """Draw the select box of methods; the choice is part of the link and is kept between pages."""
     options = [name for name in READING if name != "max_flow" or not maps_only]
-    key = "method" if maps_only else "flow_method"
-    return st.selectbox("Method", options, width=260, format_func=lambda name: READING[name].title, key=key, bind="query-params")
+    key, first = ("method", "rollout") if maps_only else ("flow_method", "max_flow")
+    return st.selectbox(
+        "Method", options, index=options.index(first), format_func=lambda name: READING[name].title, key=key, bind="query-params"
+    )

@@ -22,11 +22,8 @@ def flow_headline(flow: xr.DataArray, names: Sequence[str], colours: Mapping[str
     if states and set(states) <= {"sink"}:
         return join(["Every flow fills the video: it cannot tell the concepts apart"])
     if states and states.count("sink") > len(states) / 2:
-        return join(
-            [
-                f"{percent(states.count('sink') / len(states))} of the flows fill the video, where a value says nothing of a concept"
-            ]
-        )
+        full = percent(states.count("sink") / len(states))
+        return join([f"{full} of the flows fill the video, where a value says nothing of a concept"])
     whole = sum(totals.values())
     if len(names) == 1 or whole == 0:
         return join([_marked(top, colours), f" sends {number(totals[top])} into the video"])
@@ -47,12 +44,7 @@ def certificate_words(flow: xr.DataArray, names: Sequence[str], colours: Mapping
         )  # fmt: skip
     states = _states(flow)
     if "sink" in states:
-        sentences.append(
-            join([
-                "Cut at the video means saturated: the sink takes in no more than 1 a place, whoever sends it. The number is then "
-                "the sink's size, the same for every concept, and no gradient can flow. Choose one layer group, or another method."
-            ])
-        )  # fmt: skip
+        sentences.append(join([_FULL]))
     if "source" in states:
         sentences.append(
             join(["Cut at the text means that everything the concept injects arrives: the number is its summed cross-attention."])
@@ -78,6 +70,10 @@ def certificate_words(flow: xr.DataArray, names: Sequence[str], colours: Mapping
     return sentences
 
 
+_FULL = (
+    "Cut at the video means saturated: the sink takes in no more than 1 a place, whoever sends it. The number is then the sink's "
+    "size, the same for every concept, and no gradient can flow. Take one layer group, or another method."
+)
 _PLACE = {"source": "the text", "sink": "the video", "mixed": "different places of different layer groups"}
 
 

@@ -65,5 +65,5 @@ with notices.guarded("The way could not be drawn."):
     layout.draw(plot.sankey(cached.routes(*opened.key, names, step, carry), colours=colours, theme=state.theme()), "sankey")
     layout.note(
         "Drawn on a grid of two by two places a frame, so that it can be seen; numbers above are on the full grid. "
-        "A maximum flow is one of many: where the video is full, it is the same for every concept, and only rollout tells them apart."
+        "A maximum flow is one of many: where the video is full, it is the same for every concept; rollout tells them apart."
     )

@@ -75,21 +75,21 @@ def scrub() -> None:
 if maps is not None:
     read = maps.mean(("frame", "y", "x"))
     most = str(shown[int(np.argmax(read.values))])
-    peak = int(maps.sel(concept=most).sum(("y", "x")).argmax())
+    peak = int(maps.sel(concept=most).sum(("y", "x")).values.argmax())
     with head_of_page:
+        share = percent(float(read.max()), 1)
         layout.heading(
-            [
-                layout.concept_mark(most, colours),
-                f" is read most, by {percent(float(read.max()), 1)} of the attention; most in frame {peak}",
-            ],
-            f"Attention that places pay to words at denoising step {step}, {'mean of all sites' if site == ALL else sites[site].label}.",
+            [layout.concept_mark(most, colours), f" is read most, by {share} of the attention; most in frame {peak}"],
+            f"Attention to words at denoising step {step}, {'mean of all sites' if site == ALL else sites[site].label}.",
         )
         layout.prompt_line(opened.prompt, names, colours)
     scrub()
     layout.lead("One word in every frame", "As recorded at one site: only this slice is read, whatever the size of the trace.")
     single = [word for word in words if " " not in word] or list(words)
     state.valid_choice("word", single)
-    word = st.selectbox("Word", single, key="word", bind="query-params", width=260)
+    last = shown[0].split()[-1]
+    first = single.index(last) if last in single else 0
+    word = st.selectbox("Word", single, index=first, key="word", bind="query-params", width=260)
     with notices.guarded("This map could not be read."):
         raw = readers[0] if site == ALL else site
         layout.draw(plot.attention(tree, raw, step=step, head=at_head, token=word, theme=state.theme()), "raw")

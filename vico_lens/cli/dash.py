@@ -13,8 +13,8 @@ import typer
 import vico_lens
 from vico_lens.cli.files import check_input
 from vico_lens.cli.options import AsJson
-from vico_lens.cli.output import emit
-from vico_lens.errors import VicoLensError
+from vico_lens.cli.output import emit, note
+from vico_lens.errors import InputError, VicoLensError
 
 __all__ = ["dash"]
 
@@ -23,13 +23,23 @@ PLACES = ("_dashboards/app.py", "../dashboards/app.py")
 
 
 def dash(
-    trace: Annotated[Path | None, typer.Argument(metavar="TRACE", help="A recorded trace to open first.")] = None,
+    traces: Annotated[list[Path] | None, typer.Argument(metavar="[TRACE]...", help="Recorded traces; the first opens.")] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option("--root", help="Folder that paths typed in the browser may lie in; the current one by default. Repeatable."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. Anything but localhost lets others read the allowed folders.")
+    ] = "localhost",
     port: Annotated[int, typer.Option("--port", help="Port of the local server.")] = 8501,
     as_json: AsJson = False,
 ) -> None:
     """Open the dashboards in a browser (extra `dash`). With --json, print the command instead of running it."""
-    if trace is not None:
+    for trace in traces or ():
         check_input(trace, "a recorded trace")
+    for folder in root or ():
+        if not folder.is_dir():
+            raise InputError(f"expected a folder after --root; there is none at {folder}.")
     if importlib.util.find_spec("streamlit") is None:
         raise VicoLensError("the dashboards need streamlit, which is not installed: pip install 'vico-lens[dash]'.")
     package = Path(vico_lens.__file__).parent
@@ -38,10 +48,21 @@ def dash(
         raise VicoLensError(
             "this installation holds no dashboards: run from a clone of the repository with a folder 'dashboards'."
         )
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
-    if trace is not None:
-        command += ["--", str(trace)]
+    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.address", host, "--server.port", str(port)]
+    command += ["--", *map(str, traces or ())]
+    command += [part for folder in root or () for part in ("--root", str(folder))]
     if as_json:
-        emit({"command": command, "url": f"http://localhost:{port}"}, "", as_json=True)
+        emit({"command": command, "url": f"http://{host}:{port}"}, "", as_json=True)
         return
-    raise typer.Exit(subprocess.run(command, check=False).returncode and 1)
+    note(f"http://{host}:{port}  (Ctrl+C ends it)")
+    raise typer.Exit(_run(command))
+
+
+def _run(command: list[str]) -> int:
+    """Run the server until it ends; a stop from the keyboard is a success."""
+    with subprocess.Popen(command) as server:
+        try:
+            return server.wait() and 1
+        except KeyboardInterrupt:
+            server.wait()
+            return 0

@@ -69,7 +69,10 @@ def open_store(
             f"expected a trace of schema version {SCHEMA_VERSION} or older at {name}; got version {own['schema_version']}. "
             "Install a newer vico-lens."
         )
-    nodes = dict(root.members(max_depth=None))
+    try:
+        nodes = dict(root.members(max_depth=None))
+    except (ValueError, KeyError, TypeError) as error:  # what zarr raises for metadata it cannot read, unknown codecs included
+        raise StoreError(f"cannot read the metadata of the trace at {name}: {error}. The store is damaged or crafted.") from error
     arrays: dict[str, zarr.Array[Any]] = {path: node for path, node in nodes.items() if isinstance(node, zarr.Array)}
     check_arrays(arrays, name)
     attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
