@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,3 +188,20 @@ def test_a_mask_in_one_half_of_guidance_only(masked: str, kind: str) -> None:
         writer = TraceWriter(None, form=form)  # type: ignore[arg-type]
         tree = record(writer, calls_, [fake_tokens("a cat", 5)], {}, steps=[0], branches=("cond", "uncond"))
         assert_traces_close(tree, eager_tree(calls_, [fake_tokens("a cat", 5)], {}), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["weights", "factors"])
+def test_sites_of_several_dtypes_in_one_group(form: str) -> None:
+    """The first site decides; a wider one after it is told of, and what is stored stays close."""
+    sites = [AttentionSite(name, "spacetime", (2, 2, 3), 2, 8, 0, i) for i, name in enumerate("ab")]
+    half, full = (
+        replace(call, query=call.query.to(dtype), key=call.key.to(dtype))  # type: ignore[union-attr]
+        for call, dtype in zip(fake_calls(sites), (torch.bfloat16, torch.float32), strict=True)
+    )
+    for calls_, options, atol in (([full, half], {}, 2e-6), ([half, full], {"dtype": "float32"}, 2e-6), ([half, full], {}, 2e-3)):
+        writer = TraceWriter(None, form=form, **options)  # type: ignore[arg-type]
+        with pytest.warns(UserWarning, match="b computes in torch.float32") if atol > 1e-3 else nullcontext():
+            tree = record(writer, calls_, [fake_tokens()], {}, steps=[0])
+        for layer, call in enumerate(calls_):
+            got = tree["spacetime/2x2x3"].weights.isel(step=0, layer=layer).values
+            np.testing.assert_allclose(got, eager_weights(call)["weights"], atol=atol if form == "factors" else max(atol, 5e-4))

@@ -7,6 +7,7 @@ needs out of the model's hands, and leaves the rest of the work, a softmax or no
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -87,6 +88,7 @@ class _Layout:
     framed: bool | None = None
     bias: tuple[str, ...] | None = None
     forms: dict[str, str] = field(default_factory=dict)
+    mixed: bool = False
 
 
 class Former:
@@ -122,6 +124,14 @@ class Former:
         assert example is not None  # `_check` refuses a call without either
         dtype = stored_dtype(self.precision, example.dtype)
         layout = self._layouts.setdefault(call.site.group, _Layout(dtype))
+        if dtype.itemsize > layout.dtype.itemsize and not layout.mixed:
+            layout.mixed = True
+            warnings.warn(
+                f"{call.site.module} computes in {example.dtype}, other sites of {call.site.group} in half precision: it is "
+                "stored in half precision too, as they share an array. Capture(dtype='float32') keeps every digit.",
+                UserWarning,
+                stacklevel=2,
+            )
         if call.query is None or call.key is None:
             return self._weights(call, layout, None, None)
         key, bias, dims = _one_frame(call.site, call.key), *_essential(call)
