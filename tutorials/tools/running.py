@@ -63,7 +63,9 @@ def run(path: Path, *, timeout: int = 240) -> Notebook:
     with tempfile.TemporaryDirectory() as folder:
         # Over files of this machine, not over TCP ports that every local process could reach.
         sockets = Config(KernelManager={"transport": "ipc", "ip": str(Path(folder, ".kernel"))})
-        client = NotebookClient(notebook, timeout=timeout, config=sockets, resources={"metadata": {"path": folder}})
+        client = NotebookClient(
+            notebook, timeout=timeout, coalesce_streams=True, config=sockets, resources={"metadata": {"path": folder}}
+        )
         client.execute(env=environment)
     for cell in notebook.cells:
         said = "".join(output.text for output in cell.get("outputs", []) if output.get("name") == "stderr")
