@@ -102,7 +102,7 @@ def _run_page(page: Path, names: Names, folder: Path, app: Any) -> None:
 def _run_python(block: CodeBlock, names: Names) -> str:
     output = io.StringIO()
     # Errors point at the page: the block is compiled where it stands in it.
-    code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
+    code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec", dont_inherit=True)
     with contextlib.redirect_stdout(output):
         if block.raises is None:
             exec(code, names)

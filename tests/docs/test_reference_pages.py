@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,14 @@ def test_links_into_the_glossary_name_a_term() -> None:
     terms = {heading.lower().replace(" ", "-") for heading in re.findall(r"^### (.+)$", read("glossary.md"), re.MULTILINE)}
     pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
     assert set(re.findall(r"glossary\.md#([\w-]+)", pages)) <= terms
+
+
+def test_floors_are_those_that_the_linter_holds() -> None:
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    named = {name.strip(" ()") for layer in layers for name in layer.split(":")}
+    package = Path(vico_lens.__file__).parent
+    modules = {name for name in named if (package / name).is_dir() or (package / f"{name}.py").is_file()}
+    assert modules >= {"schema", "kernels", "tracer", "store", "attribution", "balancing", "cli"}
+    for page in (read("explanation/architecture.md"), (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+        assert {name for name in modules if not re.search(rf"`{name}/?`", page)} == set()

@@ -68,6 +68,16 @@ def residual_graph(graph: nx.DiGraph, path: Sequence[Any] = (), *, theme: Theme 
     ------
     InputError
         If the path uses an arc that is not there.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> graph = nx.DiGraph()
+    >>> graph.add_node("a", kind="source", layer=0, label="circle", concept="circle")
+    >>> graph.add_node("v", kind="sink", layer=1, label="video")
+    >>> graph.add_edge("a", "v", capacity=0.5, flow=0.2)
+    >>> type(residual_graph(graph, path=["a", "v"])).__name__
+    'Figure'
     """
     rows = residual_graph_numbers(graph)
     steps = set(pairwise(path))
