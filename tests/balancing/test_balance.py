@@ -172,6 +172,14 @@ def test_every_stop_has_its_reason(tiny: TinyPipeline, schedule: Schedule, reaso
     assert int((log.latent_change > 0).sum()) == moves
 
 
+def test_a_cost_cap_is_kept(tiny: TinyPipeline) -> None:
+    """Nothing is spent past it, not even on evaluations; a cap of the plain cost leaves the call alone."""
+    for cap, forwards in ((1.67, 2), (1.0, 0)):
+        session, _ = balanced(tiny, schedule=Schedule(stop=1.0, iterations=1, cost_cap=cap))
+        assert session.cost.extra_forwards == session.cost.backwards == forwards
+        assert session.cost.row_forwards <= cap * session.cost.rows
+
+
 def test_one_concept_is_left_alone(tiny: TinyPipeline, plain: np.ndarray) -> None:
     session, frames = balanced(tiny, ["red circle"])
     np.testing.assert_array_equal(frames, plain)

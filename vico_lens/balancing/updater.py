@@ -80,7 +80,10 @@ class Updater:
 
     def _iterate(self, moment: Moment, plan: Plan) -> Tensor | None:
         latents = moment.latents
-        open_videos = list(range(latents.shape[0]))
+        open_videos = [video for video in range(latents.shape[0]) if not plan.iterations or self._affords(moment, video)]
+        if not open_videos:
+            self._finished.add(moment.run)
+            return None
         move = self.rule.start(moment.step, moment.steps)
         before: dict[int, float] = {}
         moved = False
@@ -110,12 +113,15 @@ class Updater:
                 for video in open_videos:
                     rows[video].latent_change = float(sizes[video])
                     self._moves[moment.run, video] = self._moves.get((moment.run, video), 0) + 1
-                    if iteration + 1 == plan.iterations:
+                    if not self._affords(moment, video):
+                        rows[video].stop = "cost cap"
+                    elif iteration + 1 == plan.iterations:
                         rows[video].stop = "iterations"
             seconds = perf_counter() - began
             for row in rows.values():
                 row.seconds = seconds
             self.updates.extend(rows.values())
+            open_videos = [video for video in open_videos if not rows[video].stop]
             if not open_videos:
                 break
         if not any(update.run == moment.run for update in self.updates):
@@ -163,8 +169,10 @@ class Updater:
             return "reached"
         if self.schedule.plateau is not None and before is not None and before - row.loss < self.schedule.plateau:
             return "plateau"
-        made = self._moves.get((moment.run, row.video), 0)
-        return "" if self.schedule.affords(made, moment.steps, moment.branches) else "cost cap"
+        return ""
+
+    def _affords(self, moment: Moment, video: int) -> bool:
+        return self.schedule.affords(self._moves.get((moment.run, video), 0), moment.steps, moment.branches)
 
     def _gradient(self, moment: Moment, variable: Tensor, verdicts: dict[int, Verdict], rows: dict[int, Update]) -> Tensor:
         """Gradient of the summed losses; videos of a batch do not touch each other, so every one gets its own."""
