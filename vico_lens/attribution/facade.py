@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_METHOD", "Concepts", "attribute", "resolve_concepts", "resolve_steps"]
 
-# What predicts leave-one-out best on the bundled model, of the methods that need a trace alone: benchmarks/results/faithfulness.md.
+# Of the methods that need a trace alone, it predicts leave-one-out best on the bundled model: benchmarks/results/faithfulness.md.
 DEFAULT_METHOD = "rollout"
 Concepts = Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None
 

@@ -1,4 +1,4 @@
-"""Where the objects are, for scores of localisation: in a generated clip by colour, in a rendered one by construction."""
+"""Denoiser calls of the bundled model made for a measurement, and where the objects of its clips are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vico_lens.inversion import encode_video
 from vico_lens.tinyworld import TinyPrompt
 from vico_lens.tinyworld.vocabulary import BACKGROUND, COLOURS
 
-__all__ = ["masks_of_frames", "noised_call"]
+__all__ = ["conditional_half", "masks_of_frames", "noised_call"]
 
 
 def masks_of_frames(frames: np.ndarray[Any, Any], prompt: TinyPrompt) -> np.ndarray[Any, Any]:
@@ -26,6 +26,14 @@ def masks_of_frames(frames: np.ndarray[Any, Any], prompt: TinyPrompt) -> np.ndar
     away = np.linalg.norm(pixels[..., None, :] - cover[..., None] * rays, axis=-1)
     nearest = away.argmin(-1)
     return np.stack([(nearest == index) & (cover[..., index] > 0.5) for index in range(len(rays))]).astype(float)
+
+
+def conditional_half(call: DenoiserCall) -> DenoiserCall:
+    """Keep the conditional rows of a call of the bundled model; the others are guidance, which no explanation looks at."""
+    text = call.kwargs[call.state][call.text_rows]
+    rows, text_rows = slice(0, call.rows.stop - call.rows.start), slice(0, len(text))
+    args = (call.args[0][call.rows], *call.args[1:])
+    return replace(call, args=args, kwargs={**call.kwargs, call.state: text}, rows=rows, text_rows=text_rows)
 
 
 def noised_call(pipe: Any, call: DenoiserCall, frames: np.ndarray[Any, Any], seed: int) -> DenoiserCall:
