@@ -130,7 +130,7 @@ def test_a_page_has_links_pictures_and_folded_answers_of_its_notebook() -> None:
     assert "[flow](../glossary.md#max-flow) [next](03_flow.md) [paper](https://arxiv.org/abs/1)" in text
     assert '<details markdown="1"><summary>A</summary>' in text
     assert "![Figure: two  maps](02_made_1.png)" in text and pictures == {"02_made_1.png": b"hello"}
-    assert "```python\n1 + 1\n```" in text and "```text\n2\n```" in text
+    assert "```python\n1 + 1\n```" in text and "``` {.text .output}\n2\n```" in text
 
 
 def test_a_link_that_leaves_the_documentation_is_refused() -> None:

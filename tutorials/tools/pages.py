@@ -69,7 +69,7 @@ def page(notebook: Notebook, stem: str) -> tuple[str, dict[str, bytes]]:
             elif "text/markdown" in data:
                 parts.append(data["text/markdown"])
             elif data["text/plain"].strip():
-                parts.append(f"```text\n{data['text/plain'].rstrip()}\n```")
+                parts.append(f"``` {{.text .output}}\n{data['text/plain'].rstrip()}\n```")
     return "\n\n".join(parts) + "\n", pictures
 
 
