@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import streamlit as st
 
@@ -40,6 +41,17 @@ READING = {
         "The most that all paths together can carry from the concept to the video, exact, with the cut that proves it.",
         "flow",
     ),
+}
+
+# Methods of installed packages, by their entry points: listing those loads nothing.
+READING |= {
+    point.name: MethodWords(
+        point.name.replace("_", " ").capitalize(),
+        f"A method of the package {point.dist.name if point.dist else point.module}; its documentation says what it measures.",
+        "influence",
+    )
+    for point in entry_points(group="vico_lens.methods")
+    if point.name not in READING
 }
 
 
