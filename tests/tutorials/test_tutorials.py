@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from tutorials.tools.notebook import find, mismatches, read, reword, solutions, tags, write
 from tutorials.tools.pages import page, write_pages
@@ -144,6 +148,30 @@ def test_html_is_left_out_of_a_notebook() -> None:
     cell.outputs = [output(text_html="<table>", text_plain="a table")]
     frozen = freeze(nbformat.v4.new_notebook(cells=[cell]))
     assert frozen.cells[0].outputs[0].data == {"text/plain": "a table"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="drawing a figure needs Chromium")
+def test_a_figure_becomes_a_picture_of_its_middle_frame_without_buttons() -> None:
+    def bar(colour: str) -> dict[str, Any]:
+        return {"type": "bar", "x": ["a"], "y": [1.0], "marker": {"color": colour}}
+
+    colours = ("#ff0000", "#00ff00", "#0000ff")
+    steps = [{"label": str(number), "method": "animate", "args": [[str(number)]]} for number in range(3)]
+    figure = {
+        "data": [bar("#ff0000")],
+        "layout": {"title": {"text": "Three bars"}, "sliders": [{"steps": steps}], "paper_bgcolor": "white"},
+        "frames": [
+            {"name": str(number), "data": [bar(colour)]} for number, colour in enumerate(("#ff0000", "#00ff00", "#0000ff"))
+        ],
+    }
+    cell = nbformat.v4.new_code_cell("figure")
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"application/vnd.plotly.v1+json": figure})]
+    data = freeze(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs[0].data
+    assert sorted(data) == ["image/png", "text/plain"] and data["text/plain"] == "Figure: Three bars"
+    counted = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB").getcolors(1 << 16)
+    shown = {colour for _, colour in counted}
+    assert (0, 255, 0) in shown and not shown & {(255, 0, 0), (0, 0, 255)}
 
 
 def test_the_index_tells_what_each_tutorial_is_good_for(tmp_path: Path) -> None:
