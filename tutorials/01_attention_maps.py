@@ -150,7 +150,7 @@ for path in ("cross/8x8x8", "cross/8x4x4"):
 
 # %% [markdown]
 # On the fine grid the words of the prompt get less than half of the attention. The start token alone takes 28 %, more than any
-# word: it is a *sink*, the place where heads spend a budget that they need not spend. Padding takes another 24 %.
+# word: it is a *sink*, the place where heads spend a budget that they need not spend. Padding takes another 23 %.
 #
 # A share "of all attention" would therefore mix how much a word counts with how busy the sinks are. The shares in this package
 # are among the concepts that you ask about, and nothing else.

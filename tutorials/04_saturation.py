@@ -147,7 +147,8 @@ for name, product in {"matmul": A @ B, "hard": hard_product(A, B), "sum": sum_pr
 # With two layers, the sum *is* the exact flow, since the paths share no edge. With more layers paths do share edges, and the
 # sum counts some capacity twice. So in general:
 #
-# **hard ≤ exact ≤ sum.** One path is never more than the flow. Paths without sharing are never less.
+# **hard ≤ exact ≤ sum.** One path never carries more than the whole flow. Paths counted as if they shared nothing never carry
+# less.
 
 # %%
 assert np.allclose(A @ B, [[0.52, 0.48], [0.34, 0.66]])

@@ -161,9 +161,7 @@ def test_a_figure_becomes_a_picture_of_its_middle_frame_without_buttons() -> Non
     figure = {
         "data": [bar("#ff0000")],
         "layout": {"title": {"text": "Three bars"}, "sliders": [{"steps": steps}], "paper_bgcolor": "white"},
-        "frames": [
-            {"name": str(number), "data": [bar(colour)]} for number, colour in enumerate(("#ff0000", "#00ff00", "#0000ff"))
-        ],
+        "frames": [{"name": str(number), "data": [bar(colour)]} for number, colour in enumerate(colours)],
     }
     cell = nbformat.v4.new_code_cell("figure")
     cell.outputs = [nbformat.v4.new_output("display_data", data={"application/vnd.plotly.v1+json": figure})]
