@@ -115,7 +115,7 @@ def agreement(path: str, version: str, methods: tuple[str, ...], _found: Mapping
     """Rank correlation of the maps of each two methods: ``(method, other_method)``."""
     kept = _comparison(path)
     if kept is not None and set(methods) <= set(kept["method"].values.tolist()):
-        return kept["agreement"].sel(method=list(methods), other_method=list(methods))
+        return kept["agreement"].sel({"method": list(methods), "other_method": list(methods)})
     from vico_lens.comparison import map_correlation
 
     means = [_found[name].mean("step") if "step" in _found[name].dims else _found[name] for name in methods]

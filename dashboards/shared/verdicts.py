@@ -49,32 +49,40 @@ def certificate_words(flow: xr.DataArray, names: Sequence[str], colours: Mapping
         sentences.append(
             join(["Cut at the text means that everything the concept injects arrives: the number is its summed cross-attention."])
         )
-    if "cut_layer" in flow.coords:
-        for name in names:
-            one = flow.sel(concept=name)
-            kinds, counts = np.unique(np.ravel(one.coords["cut_kind"].values).astype(str), return_counts=True)
-            layers = [layer for layer in np.unique(np.ravel(one.coords["cut_layer"].values).astype(str)) if layer]
-            places = join(
-                [
-                    "; ".join(
-                        f"{count} at {_PLACE.get(kind, f'a {kind} layer')}" for kind, count in zip(kinds, counts, strict=True)
-                    )
-                ]
-            )
-            inside = (
-                [" (", el("code", foreign(layers[0])), f" and {len(layers) - 1} more" if len(layers) > 1 else None, ")"]
-                if layers
-                else []
-            )
-            sentences.append(join(["Most of the cut of ", _marked(name, colours), " lies: ", places, *inside, "."]))
+    for name in names if "cut_kind" in flow.coords else ():
+        sentences += _inside(flow.sel(concept=name), _marked(name, colours))
     return sentences
+
+
+def _inside(flow: xr.DataArray, name: Markup) -> list[Markup]:
+    """Say where the flows of one concept are held back that are neither full nor all that the text gives."""
+    free = np.ravel(flow.coords["saturated"].values).astype(str) == "no"
+    if not free.any():
+        return []
+    if "cut_layer" not in flow.coords:
+        return [join([f"{free.sum()} of {free.size} flows of ", name, " are held back inside their layer groups."])]
+    layers = sorted({str(layer) for layer in np.ravel(flow.coords["cut_layer"].values)[free] if str(layer)})
+    most = float(np.ravel(flow.coords["cut_share"].values)[free].max())
+    more = f" and {len(layers) - 1} more layers" if len(layers) > 1 else None
+    where = [" at ", el("code", foreign(layers[0])), more] if layers else []
+    held = f" {'is' if free.sum() == 1 else 'are'} held back inside the network"
+    return [
+        join(
+            [
+                f"{free.sum()} of {free.size} flows of ",
+                name,
+                held,
+                *where,
+                f" (at most {percent(most)} of a cut).",
+            ]
+        )
+    ]
 
 
 _FULL = (
     "Cut at the video means saturated: the sink takes in no more than 1 a place, whoever sends it. The number is then the sink's "
     "size, the same for every concept, and no gradient can flow. Take one layer group, or another method."
 )
-_PLACE = {"source": "the text", "sink": "the video", "mixed": "different places of different layer groups"}
 
 
 def flow_rows(flow: xr.DataArray, names: Sequence[str]) -> dict[str, Any]:

@@ -56,11 +56,22 @@ with head:
         layout.heading(["The methods disagree: ", layout.concept_mark(first, colours), f" leads by {votes} of {len(leaders)}"])
     layout.prompt_line(opened.prompt, names, colours)
 
-layout.lead("The same video by each method", "Every row has its own scale, because the methods' numbers have different units.")
-for method, influence in found.items():
-    show(map_panels(influence, opened.video, colours, film=False), READING[method].title)
-    layout.note(READING[method].what)
+layout.lead("The same video by each method", "Every method has its own scale, because their numbers have different units.")
 
+
+@st.fragment
+def scrub() -> None:
+    """One slider moves the maps of all methods."""
+    count = len(opened.video) if opened.video is not None else next(iter(found.values())).sizes["frame"]
+    frame = st.slider("Frame", 0, count - 1, count // 2, key="frame", bind="query-params") if count > 1 else 0
+    cells = st.columns(2, gap="medium") * len(found)
+    for cell, (method, influence) in zip(cells, found.items(), strict=False):
+        with cell:
+            show(map_panels(influence, opened.video, colours, frame=frame, film=False), READING[method].title)
+            layout.note(READING[method].what)
+
+
+scrub()
 layout.lead("How far they agree")
 with notices.guarded("The agreement could not be computed."):
     layout.draw(plot.agreement(cached.agreement(*opened.key, tuple(found), found), theme=theme), "agreement")

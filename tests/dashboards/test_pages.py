@@ -65,7 +65,7 @@ def test_a_link_restores_the_view(open_page: Open, one_concept: Path) -> None:
     app = open_page("maps", one_concept, step="0", head="1", frame="2")
     assert (app.selectbox(key="step").value, app.selectbox(key="head").value, app.slider(key="frame").value) == ("0", "1", 2)
     other = open_page("maps", root=one_concept.parent, trace=one_concept.name)
-    assert "red circle" in said(other) and other.query_params["trace"] == [one_concept.name]
+    assert "red circle" in said(other) and one_concept.name in other.query_params["trace"]
 
 
 def test_another_trace_by_path_and_back(open_page: Open, one_concept: Path) -> None:
@@ -78,7 +78,7 @@ def test_another_trace_by_path_and_back(open_page: Open, one_concept: Path) -> N
 
 
 def test_method_and_sink_can_be_chosen(open_page: Open) -> None:
-    app = open_page("flow", step="8", flow_method="max_flow", sink="video")
+    app = open_page("flow", step="8", flow_method="Max flow", sink="the whole video")
     assert not app.exception
     assert "cut at the text" in said(app).lower() and "Gap 0" in said(app)
 
