@@ -179,8 +179,9 @@ assert tinyworld.judge(balanced, prompt).present == (True, True)
 films(plain, balanced)
 
 # %% [markdown]
-# Above plain, below balanced, same seed. The circle is there. It is tempting to stop here, and most demonstrations do. **This
-# clip was picked because it works.** Four questions before anyone believes it.
+# Above plain, below balanced, same seed. The circle is there. Look twice: the cross has shrunk, and towards the end it is
+# hardly a cross. The judge lets it pass. It is tempting to stop here, and most demonstrations do. **This clip was picked
+# because it works.** Four questions before anyone believes it.
 #
 # ### 1. Would any nudge have done it?
 #

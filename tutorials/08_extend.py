@@ -134,8 +134,9 @@ assert (balance.log.gradient_norm > 0).all() and losses[-1] < losses[0]
 # loudest_layer = "my_methods:loudest_layer"
 # ```
 #
-# Whoever installs your package has the method in `vl.methods()` and at the command line, without importing anything. We imitate
-# an installation here by writing what `pip` would write, and ask the command line in a new process:
+# Whoever installs your package has the method in `vl.methods()`, at the command line, and in the dashboard's list, without
+# importing anything. We imitate an installation here by writing what `pip` would write, and ask the command line in a new
+# process:
 
 # %%
 site = Path("site")

@@ -175,7 +175,7 @@ assert (other_like - plain_like).mean() == 0.2
 assert paired[0] >= 0 and paired[1] - paired[0] < 2 * 1.96 * apart
 
 # %% [markdown]
-# In pairs the interval is about half as wide, for free. Apart, the same numbers would be in keeping with balancing doing harm.
+# In pairs the interval is much narrower, for free. Apart, the same numbers would be in keeping with balancing doing harm.
 # Two rules go with it: say *before* you look how many pairs you will run, and report mended and broken, not only their
 # difference.
 #
