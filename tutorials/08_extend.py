@@ -36,6 +36,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def loudest_layer(problem):
 environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
 command = [sys.executable, "-c", "from vico_lens.cli import main; main()", "methods", "--json"]  # `vico-lens methods --json`
 told = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-print(sorted(told))
+print(fill(", ".join(told), 88))
 assert told["loudest_layer"]["differentiable"] is True
 
 # %% [markdown]
@@ -245,7 +246,7 @@ with warnings.catch_warnings(record=True) as caught:
     with vl.trace(sketch) as guessed:
         call(sketch)
 
-print(str(caught[0].message))
+print(fill(str(caught[0].message), 88))
 print([group for group in guessed.tree.groups if group.count("/") == 2])
 assert "not in the table of families" in str(caught[0].message)
 
@@ -307,7 +308,7 @@ try:
     check_family(crooked, lambda **changes: call(crooked, **changes), words)
 except AssertionError as error:
     found = str(error)
-print(found)
+print(fill(found, 88))
 assert "denoiser.look" in found and "should show in the query there" in found
 
 # %% [markdown]

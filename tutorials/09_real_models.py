@@ -37,6 +37,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -157,7 +158,7 @@ try:
         sample()
 except vl.VicoLensError as error:
     refusal = str(error)
-print(refusal)
+print(fill(refusal, 88))
 assert "What would fit" in refusal and "heads=[0]" in refusal
 
 # %% [markdown]

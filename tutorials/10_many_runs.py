@@ -242,8 +242,8 @@ print(len(videos), "videos, the same as made here")
 assert len(videos) == 4
 
 # %% [markdown]
-# A worker that dies is replaced, and its run is made again; runs that were finished are not. Two workers on two cores take
-# about half the time on long sweeps. On one as short as this, starting them takes longer than the runs.
+# A worker that dies is replaced, and its run is made again; runs that were finished are not. On a sweep as short as this,
+# starting the workers takes longer than the runs. It pays when a run takes seconds and there are hundreds.
 #
 # ## What you did
 #
