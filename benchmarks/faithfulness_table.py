@@ -41,6 +41,8 @@ LABELS = {
     "seconds": "CPU seconds",
 }
 
+FINE = {"sensitivity": 4}  # digits, where two would say nothing
+
 Array = np.ndarray[Any, Any]
 Score = tuple[float, float, float]
 
@@ -153,12 +155,11 @@ def _ahead(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str
     return found
 
 
-def text(value: Score | None, *, spread: bool = True) -> str:
+def text(value: Score | None, *, spread: bool = True, digits: int = 2) -> str:
     """A score as a table shows it."""
     if value is None:
         return ""
     mean, low, high = value
-    digits = 2 if abs(mean) < 100 else 0
     return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" if spread else f"{mean:.{digits}f}"
 
 
@@ -168,7 +169,7 @@ def grid(found: Mapping[str, Any], columns: Sequence[str], names: Sequence[str] 
     for name in names or found["methods"]:
         scores = found["methods"][name]
         if any(column in scores for column in columns):
-            rows.append([name, *(text(scores.get(column), spread=spread) for column in columns)])
+            rows.append([name, *(text(scores.get(column), spread=spread, digits=FINE.get(column, 2)) for column in columns)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

@@ -31,7 +31,7 @@ from vico_lens.tinyworld import sample_prompts
 RAW = Path(__file__).parent / "results" / "saturation.jsonl"
 TABLE = RAW.with_suffix(".md")
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "saturation.png"
-SEED, FIRST_SEED, CLIPS, STEPS, MIDDLE = 779, 71_000, 3, (0, 6, 12, 18, 24), 12
+SEED, FIRST_SEED, CLIPS, STEPS, MIDDLE = 779, 71_000, 2, (0, 6, 12, 18, 24), 12
 EVERY = 16  # one video token of so many is a sink of its own
 CUT = {"at_source": "source", "between": "no", "at_sink": "sink"}
 SINKS = ("video", "frame", "token")

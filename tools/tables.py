@@ -94,6 +94,56 @@ def reliability() -> str:
     return markdown(("", "plain", "random direction", "balanced"), rows)
 
 
+def saturation() -> str:
+    """How exact flows of real traces are cut, by sink and depth."""
+    from benchmarks.saturation import rows_of
+    from benchmarks.saturation_table import by_depth
+
+    return by_depth(rows_of(), depths=(1, 2, 4, 7))
+
+
+def choose() -> str:
+    """What each method declares, beside what it was measured to cost and to be worth."""
+    from benchmarks.faithfulness import METHODS
+    from benchmarks.faithfulness_table import JSON, text
+
+    found = json.loads(JSON.read_text(encoding="utf-8"))["methods"]
+    declared = vl.methods()
+    rows = []
+    for label, scores in found.items():
+        name = METHODS.get(label, (label,))[0]
+        method = declared.get(name)
+        marks = ["", "", ""]
+        if method is not None:
+            marks = [
+                "the model" if method.needs_pipe else "a trace",
+                *("yes" if mark else "" for mark in (method.exact or label.endswith("exact"), method.differentiable)),
+            ]
+        said = "" if method is None else f"`{name}`" + label.removeprefix(name)
+        cost = scores.get("seconds") if label in METHODS else None
+        columns = [scores.get(score) if not (label == "leave_one_out" and score != "rendered iou") else None
+                   for score in ("share", "maps", "rendered iou")]  # fmt: skip
+        rows.append(
+            [
+                said or f"*{label}*",
+                *marks,
+                "" if cost is None else f"{cost[0]:.2f} s",
+                *(text(tuple(c) if c else None) for c in columns),
+            ]
+        )
+    head = (
+        "Method",
+        "Needs",
+        "Exact",
+        "Gradient",
+        "CPU",
+        "Shares against leave-one-out",
+        "Maps against leave-one-out",
+        "Overlap with objects",
+    )
+    return markdown(head, rows)
+
+
 def measured(name: str, number: int = 0) -> str:
     """Return a table of ``benchmarks/results/NAME.md``, counted from the top: what a benchmark wrote stands in one place."""
     blocks = (DOCS.parent / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
@@ -101,12 +151,14 @@ def measured(name: str, number: int = 0) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "choose": choose,
     "families": as_markdown,
     "memory": memory,
     "methods": methods,
     "reading": partial(measured, "factors"),
     "real_size": partial(measured, "real_size"),
     "reliability": reliability,
+    "saturation": saturation,
     "tracing_space": partial(measured, "tracing", 1),
     "tracing_time": partial(measured, "tracing"),
 }
