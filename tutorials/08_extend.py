@@ -417,7 +417,7 @@ check_2(...)
 # Attention within a frame is of kind `spatial`, and the frame was folded into the batch.
 #
 # ```python
-# check_2(Rule(r"^look$", "spatial", ("frame",)))
+# check_2(Rule(r"^look", "spatial", ("frame",)))
 # ```
 #
 # </details>
