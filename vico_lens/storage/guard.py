@@ -1,7 +1,7 @@
 """What a store has to be before anything in it is decoded: traces are passed around, and come from people one does not know.
 
-Two things in Zarr can harm whoever opens a file. Version 2 stores may name a codec that unpickles, which runs code; and metadata may
-declare arrays of any size, whose coordinates would be read into memory at once. `vico_lens` writes neither, so both are refused.
+Two things in Zarr can harm whoever opens a file. Version 2 stores may name a codec that unpickles, which runs code; and metadata
+may declare arrays of any size, whose coordinates would be read into memory at once. `vico_lens` writes neither, so both are refused.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def check_arrays(arrays: Mapping[str, Any], name: str) -> None:
     Raises
     ------
     StoreError
-        If an array is of Zarr version 2, names an unknown codec, or declares chunks (or coordinates, which are read on opening) of a
-        size that only a crafted file has.
+        If an array is of Zarr version 2, names an unknown codec, or declares chunks (or coordinates, which are read on opening)
+        of a size that only a crafted file has.
     """
     for path, array in arrays.items():
         if array.metadata.zarr_format != 3:
