@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 import vico_lens as vl
-from benchmarks.study import compare_pairs
+from benchmarks.study_table import compare_pairs
 from vico_lens.balancing.quality import distance
 from vico_lens.tinyworld import judge, parse_prompt, render, sample_prompts
 from vico_lens.video import to_rgb
