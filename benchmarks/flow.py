@@ -30,7 +30,7 @@ from vico_lens.kernels.rollout import rollout
 from vico_lens.kernels.subgraph import subgraph_flow
 
 RESULTS = Path(__file__).parent / "results" / "flow.md"
-PATIENCE = 30.0
+PATIENCE = 15.0
 
 T = TypeVar("T")
 
@@ -69,21 +69,30 @@ def against_others(name: str, skip: tuple[str, ...] = ()) -> list[str]:
     max_flow(graph, [[0]])
     ours, result = timed(lambda: max_flow(graph), 3)
     certified(result)
+    words = [[token] for token in range(1, graph.tokens)]
+    easy, _ = timed(lambda: certified(max_flow(graph, words)), 3)
     exact = result.value[:, 0].numpy()
-    rows = [f"| **vico-lens** | {ours:.3f} | 1 | {result.gap.abs().max().item():.1e} (certificate gap) |"]
+    rows = [f"| **vico-lens** | {ours:.4f} | 1 | {easy:.4f} | 1 | {result.gap.abs().max().item():.1e} (certificate gap) |"]
+    print(rows[-1], flush=True)
     edges, tiny = edges_of(graph), edges_of(layered_graph((2, 2, 2), 2, 1))
     for solver, build in SOLVERS.items():
         if solver in skip:
             continue
         build(tiny)(0)  # imports
-        seconds, error, note = _all_tokens(build, edges, exact)
-        rows.append(f"| {solver} | {note}{seconds:.3f} | {seconds / ours:.0f} | {error:.1e} |")
+        first, rest, error, note = _all_tokens(build, edges, exact)
+        times = f"{note}{first + rest:.4f} | {(first + rest) / ours:.1f} | {note}{rest:.4f} | {rest / easy:.1f}"
+        rows.append(f"| {solver} | {times} | {error:.1e} |")
         print(rows[-1], flush=True)
     return rows
 
 
-def _all_tokens(build: Callable[[Edges], Callable[[int], float]], edges: Edges, exact: np.ndarray) -> tuple[float, float, str]:
-    """Seconds for building once and asking every token, and the largest relative error; extrapolated when patience runs out."""
+def _all_tokens(
+    build: Callable[[Edges], Callable[[int], float]], edges: Edges, exact: np.ndarray
+) -> tuple[float, float, float, str]:
+    """Seconds for the first token, for building once and asking all others, and the largest relative error.
+
+    Extrapolated, and marked so, when patience runs out.
+    """
     begin = time.process_time()
     ask = build(edges)
     built = time.process_time() - begin
@@ -97,7 +106,7 @@ def _all_tokens(build: Callable[[Edges], Callable[[int], float]], edges: Edges, 
             break
     left = len(exact) - len(spent)
     # Token 0 is the begin token, the one hard flow; the others are alike.
-    return built + sum(spent) + left * float(np.mean(spent[1:])), worst, "~" if left else ""
+    return spent[0], built + sum(spent[1:]) + left * float(np.mean(spent[1:])), worst, "~" if left else ""
 
 
 def by_sink() -> list[str]:
@@ -189,7 +198,11 @@ def main() -> None:
     note = parser.parse_args().note
     torch.set_num_threads(1)
     small, a, b = sized("small"), sized("a"), sized("b")
-    head = "| solver | CPU seconds, all tokens to the whole video | x ours | largest relative error |\n|---|---|---|---|"
+    head = (
+        "| solver | CPU seconds, all tokens to the whole video | x ours | without the begin token | x ours "
+        "| largest relative error |\n"
+        "|---|---|---|---|---|---|"
+    )
     parts = [
         "# Exact flow, measured",
         f"`python -m benchmarks.flow` on {platform.platform()}, {os.cpu_count()} cores, one thread, Python "
@@ -197,7 +210,8 @@ def main() -> None:
         "CPU time of one process, solvers one after another in one run: read the ratios. Synthetic attention "
         "(`benchmarks/synthetic.py`): the figures are about solvers, not about any model. Other solvers: the graph is built "
         "once, then only the source's edges change; building is included. Ours includes packing, presolve, solving and "
-        "certificate. "
+        "certificate. The begin token is the one hard flow: the others meet a trivial cut in the presolve, so without it ours is "
+        "the presolve alone, whose cost on a small graph is that of a few hundred tensor operations. "
         f"`~`: extrapolated from the tokens done within {PATIENCE:.0f} s.",
         f"## Small graph: 4 frames x 4x4, 8 tokens, 4 sites, {small.edges:,} edges",
         "\n".join([head, *against_others("small")]),
