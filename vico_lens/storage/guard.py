@@ -1,7 +1,7 @@
 """What a store has to be before anything in it is decoded: traces are passed around, and come from people one does not know.
 
 Two things in Zarr can harm whoever opens a file. Version 2 stores may name a codec that unpickles, which runs code; and metadata
-may declare arrays of any size, whose coordinates would be read into memory at once. `vico_lens` writes neither, so both are refused.
+may declare arrays of any size, whose coordinates would be read into memory at once. `vico_lens` writes neither: both are refused.
 """
 
 from __future__ import annotations
