@@ -91,13 +91,16 @@ def test_a_large_trace_is_not_computed_unasked(open_page: Open, one_concept: Pat
     assert "too large to summarise unasked" in text and "reads 7.0 GB" in text
 
 
-def test_the_first_page_needs_no_torch() -> None:
+def test_the_first_page_needs_no_torch_and_no_reading_page_a_model_library() -> None:
     code = (
         "import sys; sys.argv = ['app.py']\n"
         "from streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({str(APP)!r}, default_timeout=120).run()\n"
-        "assert not app.exception\n"
-        "print([name for name in ('torch', 'diffusers', 'transformers', 'captum') if name in sys.modules])"
+        "assert not app.exception and 'torch' not in sys.modules\n"
+        "for page in ('maps', 'flow', 'compare'):\n"
+        "    assert not app.switch_page(f'views/{page}.py').run().exception\n"
+        "print([name for name in ('diffusers', 'transformers', 'captum') if name in sys.modules])"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-2000:]
     assert ended.stdout.strip() == "[]"

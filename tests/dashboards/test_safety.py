@@ -100,6 +100,29 @@ def test_a_good_upload_opens(tmp_path: Path, one_concept: Path) -> None:
         assert receive(content, tmp_path) == place
 
 
+def test_an_upload_through_the_page(open_page: Open, one_concept: Path) -> None:
+    members = {file.relative_to(one_concept).as_posix(): file.read_bytes() for file in one_concept.rglob("*") if file.is_file()}
+    app = open_page()
+    app.sidebar.file_uploader[0].set_value(("circle.zip", zipped(members).getvalue(), "application/zip"))
+    next(button for button in app.sidebar.button if button.label == "Open upload").click().run()
+    assert not app.exception and "red circle" in said(app) and "purple circle" not in said(app)
+    app = open_page()
+    app.sidebar.file_uploader[0].set_value(("evil.zip", zipped({"../evil": b"x"}).getvalue(), "application/zip"))
+    next(button for button in app.sidebar.button if button.label == "Open upload").click().run()
+    assert "This upload was not opened." in said(app) and "leads out" in said(app) and "purple circle" in said(app)
+
+
+def test_the_server_listens_to_this_machine_only_and_limits_uploads() -> None:
+    import tomllib
+
+    from pages_support import DASHBOARDS
+
+    told = tomllib.loads((DASHBOARDS / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    assert told["server"]["address"] == "localhost"
+    assert told["server"]["maxUploadSize"] << 20 == uploads.LARGEST
+    assert told["client"]["showErrorDetails"] == "none"
+
+
 def test_three_gigabytes_are_refused_before_they_are_read(tmp_path: Path) -> None:
     class Untouched(io.BytesIO):
         def read(self, *_: object) -> bytes:
