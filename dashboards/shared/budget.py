@@ -48,7 +48,7 @@ def step_bytes(tree: xr.DataTree, kinds: Collection[str] | None = None) -> int:
 
 
 def plan(tree: xr.DataTree, method: str, limit: int = UNASKED) -> Plan:
-    """Choose what to compute unasked: the method on as many steps as fit, else summed cross-attention of one step, else nothing.
+    """Choose what to compute unasked: the method on as many steps as fit, else a look at one step, else nothing.
 
     Examples
     --------

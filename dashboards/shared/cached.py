@@ -13,6 +13,7 @@ import networkx as nx
 import streamlit as st
 import xarray as xr
 
+from shared import sites
 from vico_lens.report.markup import Markup
 from vico_lens.tinyworld.demonstration import Which, demo_comparison, demo_influence, demo_trace
 
@@ -25,6 +26,7 @@ __all__ = [
     "is_kept",
     "maps",
     "open_tree",
+    "quick_look",
     "routes",
     "video_of",
 ]
@@ -52,6 +54,12 @@ def film_of(path: str, version: str) -> Markup | None:
 
     frames = video_of(path, version)
     return None if frames is None else picture(frames, "the generated video")
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading one map")
+def quick_look(path: str, version: str, concepts: tuple[str, ...], step: int) -> xr.DataArray:
+    """Read one site at one step: what a page shows of a trace that is too large for more; see `shared.sites.quick_look`."""
+    return sites.quick_look(open_tree(path, version), concepts, step)
 
 
 def is_kept(path: str, method: str) -> bool:

@@ -91,7 +91,7 @@ def basis(method: str, asked: str, steps: Sequence[int] | None, recorded: int) -
     if steps is not None:
         told += f", from {len(steps)} of {recorded} recorded steps" if len(steps) > 1 else f", from step {steps[0]} only"
     if method != asked:
-        told += f", because {asked.replace('_', ' ')} of a trace of this size takes longer: ask for it on the Flow page"
+        told = f"A quick look: attention at one site in step {steps[0]}, because {asked.replace('_', ' ')} would read far more"
     return f"{told}. Intervals say how even the shares are within this run, not what another seed would give."
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import xarray as xr
 
 from vico_lens.concepts import find_concepts
-from vico_lens.errors import VicoLensError
+from vico_lens.errors import AttributionError, VicoLensError
 from vico_lens.layout import attention_groups
+from vico_lens.plot.reading import pick
 
-__all__ = ["Site", "prompt_words", "sites_of"]
+__all__ = ["Site", "prompt_words", "quick_look", "sites_of"]
 
 _SAYS = {
     "cross": "reads words",
@@ -75,6 +77,37 @@ def sites_of(tree: xr.DataTree) -> list[Site]:
             Site(str(module), kind, grid, int(heads), int(order), weight) for module, heads, order in zip(*columns, strict=True)
         ]
     return sorted(found, key=lambda site: site.order)
+
+
+def quick_look(tree: xr.DataTree, concepts: tuple[str, ...], step: int) -> xr.DataArray:
+    """Read the attention to each concept at one step and one site, the middle one on the finest grid that reads words.
+
+    A slice of the trace and nothing else, so it takes no time however large the trace is, and no torch where weights are stored.
+
+    Returns
+    -------
+    DataArray
+        ``concept, frame, y, x``, mean over heads.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> quick_look(fake_trace(), ("red circle", "blue square"), 1).dims
+    ('concept', 'frame', 'y', 'x')
+    """
+    readers = [(kind, grid, node) for _, kind, grid, node in attention_groups(tree) if kind in ("cross", "joint")]
+    if not readers:
+        raise AttributionError("expected cross or joint attention to read words from; this trace holds neither. Record it.")
+    kind, _, node = max(readers, key=lambda reader: prod(reader[1]))
+    data = node.to_dataset()
+    middle = data.sizes["layer"] // 2
+    weights = pick(data["weights" if kind == "cross" else "video_text"].isel(layer=middle), step=step)
+    weights = weights.isel(prompt=0) if "prompt" in weights.dims else weights
+    found = find_concepts(tree, list(concepts))
+    maps = [weights.isel(token=list(concept.tokens)).mean("head").sum("token").load() for concept in found]
+    joined = xr.concat([part.drop_vars(list(part.coords)) for part in maps], dim="concept")
+    joined = joined.assign_coords(concept=list(concepts)).transpose("concept", "frame", "y", "x")
+    return joined.assign_attrs(method=f"cross-attention at {data['module'].values[middle]}")
 
 
 def prompt_words(tree: xr.DataTree, concepts: tuple[str, ...]) -> list[str]:

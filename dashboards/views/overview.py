@@ -36,7 +36,10 @@ if chosen is None:
         )
     st.stop()
 with notices.guarded("The influence of the concepts could not be computed."):
-    influence = cached.influence(*opened.key, chosen, names, steps)
+    if chosen == method:
+        influence = cached.influence(*opened.key, chosen, names, steps)
+    else:
+        influence = cached.quick_look(*opened.key, names, steps[0])
     story = story_of(opened, influence)
     with head:
         layout.heading(story.headline())
