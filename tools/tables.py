@@ -144,6 +144,29 @@ def choose() -> str:
     return markdown(head, rows)
 
 
+def drowned() -> str:
+    """How often the concept of the smaller share is the one that a clip lacks."""
+    told = json.loads((DOCS.parent / "benchmarks" / "results" / "drowned.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            f"`{name}`".replace(" ", "` ", 1)[:-1] if " " in name else f"`{name}`",
+            f"{found['smaller_share_is_missing']} of {found['trials']} ({100 * found['low']:.0f}–{100 * found['high']:.0f} %)",
+            f"{found['median_share_of_the_missing']:.2f}",
+            f"{found['median_smaller_share_of_controls']:.2f}",
+            f"{found['below_a_control']:.2f}",
+        ]
+        for name, found in told["methods"].items()
+    ]
+    head = (
+        "Method",
+        "The smaller share is the missing object's",
+        "Its median share",
+        "Median smaller share, nothing missing",
+        "Below it",
+    )
+    return markdown(head, rows)
+
+
 def measured(name: str, number: int = 0) -> str:
     """Return a table of ``benchmarks/results/NAME.md``, counted from the top: what a benchmark wrote stands in one place."""
     blocks = (DOCS.parent / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
@@ -152,6 +175,7 @@ def measured(name: str, number: int = 0) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "choose": choose,
+    "drowned": drowned,
     "families": as_markdown,
     "memory": memory,
     "methods": methods,
@@ -159,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "real_size": partial(measured, "real_size"),
     "reliability": reliability,
     "saturation": saturation,
+    "study": partial(measured, "study"),
     "tracing_space": partial(measured, "tracing", 1),
     "tracing_time": partial(measured, "tracing"),
 }

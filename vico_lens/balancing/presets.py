@@ -44,8 +44,8 @@ class Preset:
     Examples
     --------
     >>> sorted(presets)
-    ['default', 'observe', 'random', 'vico']
-    >>> presets["default"].step
+    ['default', 'objects', 'observe', 'random', 'vico']
+    >>> presets["objects"].step
     FixedRms(size=0.03, decay=1.0)
     """
 
