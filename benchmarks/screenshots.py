@@ -1,4 +1,4 @@
-"""Every page of the dashboards as a picture, on a desk and a phone, light and dark: ``python -m benchmarks.screenshots [FOLDER]``.
+"""Every page of the dashboards as a picture, desk and phone, light and dark: ``python -m benchmarks.screenshots [FOLDER]``.
 
 The pictures are kept to be looked at (CI keeps the folder); nothing is compared. Balance is shown after a run, and the flow lab
 solved. A page that asks the outside for anything, or whose scripts fail, ends the command with an error.

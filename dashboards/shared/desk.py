@@ -39,8 +39,12 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
     place = desk()
 
     def run(ticket: Ticket) -> Any:
+        import torch
+
         from vico_lens.cli.sampling import quiet_pipeline
 
+        # The bundled model is tiny: on a busy machine, threads that wait for each other cost many times what they save.
+        torch.set_num_threads(1)
         ticket.report("loading the model", 0, 1)
         return work(place.keep("pipeline", quiet_pipeline), ticket)
 

@@ -71,7 +71,14 @@ def serving(*arguments: str, folder: Path, wait: float = 120.0) -> Iterator[str]
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(DASHBOARD), "--server.port", str(port), "--server.headless", "true"]
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen([*command, "--", *arguments], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        # One thread, as in every test: on a busy machine more of them make tiny tensors slow.
+        server = subprocess.Popen(
+            [*command, "--", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         try:
             address = f"http://localhost:{port}"
             deadline = time.monotonic() + wait
