@@ -18,8 +18,8 @@ def test_gradients_reach_the_latents_and_nothing_remains(name: str) -> None:
     plain = tiny.run()
     encoded = getattr(tiny.pipe, "tokenizer", None) is not None and tiny.kwargs.get("prompt") is not None
     concepts = NAMES if encoded else [Concept("red circle", (2, 3), (0, 0)), Concept("blue square", (7, 8), (0, 0))]
-    settings = {"objective": "equal", "kind": "sum", "step": FixedRms(0.002), "schedule": Schedule(steps=[0, 1], iterations=2)}
-    with balance(tiny.pipe, concepts, **settings) as session:
+    settings = {"objective": "equal", "flow": "subgraph_flow", "kind": "sum", "step": FixedRms(0.002)}
+    with balance(tiny.pipe, concepts, schedule=Schedule(steps=[0, 1], iterations=2), **settings) as session:
         frames = tiny.run()
     log = session.log
     assert np.isfinite(log.gradient_norm).all() and (log.gradient_norm > 0).all()
