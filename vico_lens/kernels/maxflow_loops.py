@@ -95,7 +95,8 @@ def _entering(net: Network, level: int, n: int) -> tuple[int, int, int, int, int
 @compiled
 def _room(edge: int, forward: bool, capacity: Floats, flow: Floats) -> float:
     """How much more can go along an edge: forward what its flow leaves free, backward what it carries."""
-    return capacity[edge] - flow[edge] if forward else flow[edge]
+    room: float = capacity[edge] - flow[edge] if forward else flow[edge]
+    return room
 
 
 @compiled
