@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -41,12 +42,10 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
     def run(ticket: Ticket) -> Any:
         import torch
 
-        from vico_lens.cli.sampling import quiet_pipeline
-
         # The bundled model is tiny: on a busy machine, threads that wait for each other cost many times what they save.
         torch.set_num_threads(1)
         ticket.report("loading the model", 0, 1)
-        return work(place.keep("pipeline", quiet_pipeline), ticket)
+        return work(place.keep("pipeline", _load), ticket)
 
     job = place.start(run)
     if job is None:
@@ -56,12 +55,25 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
         st.rerun()
 
 
+def _load() -> Any:
+    """Load the bundled pipeline.
+
+    Streamlit collects garbage after every run of a script. Among all that torch and diffusers bring that takes most of a second,
+    in which nothing else runs; what is frozen is not searched again.
+    """
+    from vico_lens.cli.sampling import quiet_pipeline
+
+    pipe = quiet_pipeline()
+    gc.freeze()
+    return pipe
+
+
 def running(key: str) -> bool:
     """Whether the job `key` of this session is under way."""
     return key in st.session_state and st.session_state[key].running
 
 
-@st.fragment(run_every=0.4)
+@st.fragment(run_every=1.0)
 def watch(key: str) -> None:
     """Show how far a job is, with a button to cancel it; at its end the whole page runs again."""
     job: Job[Any] = st.session_state[key]
