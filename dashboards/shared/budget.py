@@ -54,8 +54,8 @@ def plan(tree: xr.DataTree, method: str, limit: int = UNASKED) -> Plan:
     --------
     >>> from vico_lens.testing.traces import fake_trace
     >>> plan(fake_trace(steps=(0, 1, 2)), "rollout")
-    Plan(method='rollout', steps=None, asked_bytes=163840)
-    >>> plan(fake_trace(steps=(0, 1, 2)), "rollout", limit=330_000).steps
+    Plan(method='rollout', steps=None, asked_bytes=24064)
+    >>> plan(fake_trace(steps=(0, 1, 2)), "rollout", limit=50_000).steps
     (0, 2)
     """
     labels = [int(step) for step in tree.coords["step"].values]
