@@ -119,7 +119,7 @@ def figure(rows: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [row for row in rows if row["condition"] != "plain"][::-1]
+    shown = sorted((row for row in rows if row["condition"] != "plain"), key=lambda row: row["difference"])
     canvas, axes = plt.subplots(figsize=(8.6, 0.42 * len(shown) + 1.3), layout="constrained")
     for place, row in enumerate(shown):
         middle, low, high = (100 * row[key] for key in ("difference", "low", "high"))
