@@ -90,14 +90,16 @@ def test_balance_live_to_the_end(go):
     before = [
         pictures.nth(i).get_attribute("xlink:href") or pictures.nth(i).get_attribute("href") for i in range(pictures.count())
     ]
-    box = maps.locator(".slider-rail-touch-rect").bounding_box()
+    rail = maps.locator(".slider-rail-touch-rect")
+    rail.scroll_into_view_if_needed()
+    box = rail.bounding_box()
     page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
     page.wait_for_timeout(800)
     after = [
         pictures.nth(i).get_attribute("xlink:href") or pictures.nth(i).get_attribute("href") for i in range(pictures.count())
     ]
     assert len(before) == len(after) >= 6 and before != after
-    assert maps.locator(".slider-label").first.inner_text().strip().endswith("7")
+    assert maps.locator(".slider-label").first.text_content().strip().endswith("7")
 
 
 def test_cancel_a_run(go):
@@ -139,7 +141,8 @@ def test_edit_a_capacity(go):
     page.keyboard.press("Enter")
     page.wait_for_timeout(300)
     page.keyboard.press("Control+a")
-    page.keyboard.type("0.15")
+    page.keyboard.type("0.15", delay=50)
+    page.wait_for_timeout(300)
     page.keyboard.press("Enter")
     page.locator(".annotation-text", has_text="0 / 0.15").wait_for(state="attached")
     assert "0 / 0.4" not in labels(page)
@@ -186,8 +189,8 @@ def test_runs_compare_conditions_and_show_one(go):
     page = go("runs")
     assert "all correct" in title(page) + main(page)
     assert page.locator("[data-testid=stMain] [data-testid=stImage] img").count() == 1
-    page.get_by_label("Folder of a sweep").fill("nowhere")
-    page.get_by_label("Folder of a sweep").press("Enter")
+    page.get_by_role("textbox", name="Folder of a sweep").fill("nowhere")
+    page.get_by_role("textbox", name="Folder of a sweep").press("Enter")
     page.get_by_text("This sweep cannot be read.").wait_for()
 
 
