@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import pytest
 from test_report_page import EVIL, full, influence
 
 from vico_lens.report import Outcome
+from vico_lens.testing.browser import find_chromium
 from vico_lens.tinyworld import render
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("VICO_LENS_NO_SKIP"), reason="no Chromium on this machine (apt-get install chromium)"
 )
