@@ -15,6 +15,7 @@ from shared.scratch import scratch
 from vico_lens import plot
 from vico_lens.errors import VicoLensError
 from vico_lens.live import recorded_run, trace_run
+from vico_lens.plot.composite import enlarge
 
 JOB, MADE = "runs_job", "runs_made"
 
@@ -52,9 +53,7 @@ def intervals(index: xr.Dataset) -> None:
         notices.empty("No run of this sweep was measured.", "Give `sweep` a score to compare conditions.")
         return
     state.valid_choice("measure", names)
-    measure = st.selectbox(
-        "Measure", names, format_func=lambda name: state.label(name.replace("_", " ")), key="measure", bind="query-params"
-    )
+    measure = st.selectbox("Measure", names, format_func=lambda name: name.replace("_", " "), key="measure", bind="query-params")
     with notices.guarded("This measure cannot be drawn."):
         figure = plot.sweep(index[measure], by="condition", quantity=measure.replace("_", " "), theme=state.theme())
         layout.draw(figure, key="runs_intervals")
@@ -70,7 +69,10 @@ def one_run(folder: Path, index: xr.Dataset) -> None:
     with notices.guarded("The clip of this run cannot be shown."):
         video = kept_video(folder, key)
         if video is not None:
-            st.image(plot.filmstrip(video), caption=f"{len(video)} frames, from left to right")
+            larger = max(1, 160 // video.shape[1])
+            st.image(
+                plot.filmstrip(enlarge(video, larger), gap=8), width="stretch", caption=f"{len(video)} frames, from left to right"
+            )
     if desk.running(JOB):
         desk.watch(JOB)
     elif st.button("Trace this run and open it", type="primary"):
@@ -87,7 +89,7 @@ def one_run(folder: Path, index: xr.Dataset) -> None:
 
 
 def _title(row: xr.Dataset) -> str:
-    return state.label(f"{row.condition.item()}, seed {row.seed.item()}: {row.prompt.item()}")
+    return f"{row.condition.item()}, seed {row.seed.item()}: {row.prompt.item()}"
 
 
 def _new_place(key: str) -> Path:

@@ -123,11 +123,10 @@ def height_of(graph: nx.DiGraph) -> int:
 def label(fig: Figure, xs: list[float], ys: list[float], text: str) -> None:
     """Write a number beside an edge, a third of the way along, where edges that cross have parted."""
     i = len(xs) // 3
-    # Across the edge as it appears, so that the number of a steep edge does not lie on its line.
-    dx, dy = _PIXELS[0] * abs(xs[i + 1] - xs[i - 1]), _PIXELS[1] * (ys[i + 1] - ys[i - 1]) * (1 if xs[-1] > xs[0] else -1)
-    length = float(np.hypot(dx, dy)) or 1.0
-    aside = -dy / length * (13 + 4.4 * len(text) * abs(dy) / length)
-    fig.add_annotation(x=xs[i], y=ys[i], text=text, showarrow=False, font_size=11, yshift=11 * dx / length, xshift=aside)
+    dx, dy = _PIXELS[0] * (xs[i + 1] - xs[i - 1]), _PIXELS[1] * (ys[i + 1] - ys[i - 1])
+    # The steeper the edge, the higher its number, so that the end of the text does not lie on the line.
+    slope = min(0.9, abs(dy / dx)) if dx else 0.9
+    fig.add_annotation(x=xs[i], y=ys[i], text=text, showarrow=False, font_size=11, yshift=11 + 3.1 * len(text) * slope)
 
 
 def places_of(graph: nx.DiGraph) -> dict[Any, tuple[float, float]]:
