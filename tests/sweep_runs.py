@@ -26,7 +26,7 @@ CONCEPTS = ["red circle", "blue square"]
 PROMPTS = ["a red circle moving right and a blue square moving up", "a blue square moving up and a red circle moving right"]
 CONDITIONS: dict[str, dict[str, Any] | None] = {
     "plain": None,
-    "balanced": {"concepts": CONCEPTS, "objective": "equal", "kind": "sum"},
+    "balanced": {"concepts": CONCEPTS, "objective": "equal", "flow": "subgraph_flow", "kind": "sum"},
     "reweighted": {"concepts": CONCEPTS, "baseline": "reweight"},
 }
 SEEDS = range(4)

@@ -16,6 +16,7 @@ import torch
 from vico_lens.capture import Capture
 from vico_lens.dry import DryCalls, dry_calls, first_moment
 from vico_lens.errors import BudgetError
+from vico_lens.kernels.softmax import attention_columns
 from vico_lens.schema import AttentionCall, AttentionSite
 from vico_lens.watch import Moment
 
@@ -132,8 +133,8 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
     xarray.Dataset
         Along ``site``: ``kind``, ``frames``, ``rows``, ``columns``, ``tokens``, ``heads``, ``head_size``, and for the whole run
         ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression. Scalars: ``total_bytes``, ``seconds``
-        (processor time of copying, compressing and writing, measured on this machine; the model's own time is not in it),
-        ``steps``. Attributes: ``capture``, and ``forward``: fake or real.
+        (processor time of computing the maps that are stored as maps, and of copying, compressing and writing, measured on
+        this machine; the model's own time is not in it), ``steps``. Attributes: ``capture``, and ``forward``: fake or real.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
     total = total_bytes(costs, capture.store, steps)
     return xr.Dataset(
         {name: ("site", np.array(values)) for name, values in columns.items()}
-        | {"total_bytes": total, "seconds": round(total / _bytes_a_second(), 6), "steps": steps},
+        | {"total_bytes": total, "seconds": round(_seconds(costs, capture, steps), 6), "steps": steps},
         coords={"site": [cost.call.site.module for cost in costs]},
         attrs={"capture": capture.to_json(), "forward": "real" if dry.real else "fake", "pipeline": type(pipe).__name__},
     )
@@ -246,6 +247,30 @@ def _itemsize(capture: Capture, dtype: torch.dtype) -> int:
 
 def _distinct(x: torch.Tensor) -> int:
     return math.prod(size for size, stride in zip(x.shape, x.stride(), strict=True) if stride)
+
+
+def _seconds(costs: Iterable[Cost], capture: Capture, steps: int) -> float:
+    """Processor time of a run: what is written, and the softmax of the sites that are stored as maps."""
+    costs = list(costs)
+    written = total_bytes(costs, capture.store, steps) / _bytes_a_second()
+    values: dict[tuple[int, torch.dtype], float] = {}
+    for cost in costs:
+        query = cost.call.query
+        if query is not None and cost.stored(capture.store) == cost.weights:
+            kind = (cost.call.site.head_size, query.dtype)
+            values[kind] = values.get(kind, 0.0) + cost.weights / _itemsize(capture, query.dtype)
+    return written + steps * sum(count / _weights_a_second(*kind) for kind, count in values.items())
+
+
+def _weights_a_second(head_size: int, dtype: torch.dtype) -> float:
+    """Attention weights that this machine computes a second of processor time: the best of a few maps of 256 by 256."""
+    query = torch.randn(8, 256, head_size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    best = math.inf
+    for _ in range(4):
+        start = time.process_time()  # not this thread's alone: torch may compute on several
+        maps = attention_columns(query.clone(), query.clone(), head_size**-0.5, None).to(dtype)
+        best = min(best, time.process_time() - start)
+    return maps.numel() / best
 
 
 def _bytes_a_second() -> float:

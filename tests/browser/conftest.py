@@ -1,4 +1,4 @@
-"""One server and one Chromium for all journeys; every journey has a window of its own and may ask nothing of the outside."""
+"""One server and one Chromium for the journeys of a module; every journey has a window of its own and may ask nothing of the outside."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Served:
     folder: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     fake_trace(prompt=FOREIGN, to=folder / "second.zarr", video=True)
@@ -32,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(address, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if find_chromium() is None and not os.environ.get("VICO_LENS_NO_SKIP"):
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
@@ -43,7 +43,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def window(browser: Any) -> Iterator[Any]:
     """A browser context for most journeys: the scripts of the frontend are fetched once."""
     with browsing(browser, patience=60) as context:
