@@ -1,4 +1,4 @@
-"""One server and one Chromium for the journeys of a module; every journey has a window of its own and may ask nothing of the outside."""
+"""One server and one Chromium for the journeys of a module; each has a window of its own and may ask nothing of the outside."""
 
 from __future__ import annotations
 
