@@ -232,13 +232,15 @@ shown = [name for name in ("kept", "added", "both") if not measured[name]["low"]
 print("intervals that leave out 0:", shown or "none")
 
 # %% [markdown]
-# If the last line says *none*, nothing has been shown either way: 50 clips could have hidden a difference of ten or fifteen
-# points. What they do show is the plain level. Fewer than half of the edits of this kind are right in both objects, for this
+# Balanced, the old object survives more often and the new one comes more often: both intervals leave out 0. For both at once the
+# interval includes it: 50 clips could have hidden a difference of ten or fifteen points. And look at the plain level. Fewer than
+# half of the edits of this kind are right in both objects, for this
 # small model. Inversion gives the video back; it does not, by itself, protect it against a new prompt. Methods that do also
 # inject attention of the source run (arXiv [2208.01626](https://arxiv.org/abs/2208.01626)). They are not part of this library.
 
 # %%
 assert measured["both"]["plain"] < 0.5
+assert shown == ["kept", "added"] and all(measured[name]["difference"] > 0 for name in shown)
 
 # %% [markdown]
 # ## What you did

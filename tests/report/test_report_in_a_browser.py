@@ -11,7 +11,7 @@ import pytest
 from test_report_page import EVIL, full, influence
 
 from vico_lens.report import Outcome
-from vico_lens.testing.browser import find_chromium
+from vico_lens.testing.browser import FLAGS, find_chromium
 from vico_lens.tinyworld import render
 
 CHROMIUM = find_chromium()
@@ -25,13 +25,8 @@ def document(page: Path, profile: Path, width: int = 1440) -> tuple[str, str]:
     command = [
         str(CHROMIUM),
         "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
+        *FLAGS,
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the last one counts: not even this machine
         "--enable-logging=stderr",
         f"--user-data-dir={profile}",
         f"--window-size={width},900",
