@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shared import layout, notices, state
+from shared import exercise, layout, notices, state
 from vico_lens import plot
 from vico_lens.errors import InputError
-from vico_lens.lab import Game, Network, Path, cut_in_words, leaders, presets, readings, written
-
-GAME = "flow_lab_game"
-TASK = "flow_lab_task"
+from vico_lens.lab import Network, cut_in_words, leaders, presets, readings, written
 
 
 def choose() -> tuple[str, str, Network]:
@@ -43,47 +40,6 @@ def edited(name: str, network: Network) -> Network:
     return network.with_capacities({(row["from"], row["to"]): row["capacity"] for row in table})
 
 
-def current_game(name: str, network: Network, concept: str) -> Game:
-    """Return the game under way; another exercise, concept or capacity starts a new one."""
-    task = (name, concept, tuple(network.capacities.items()))
-    if st.session_state.get(TASK) != task:
-        st.session_state[TASK] = task
-        st.session_state[GAME] = Game.start(network, concept)
-    return st.session_state[GAME]
-
-
-def move(game: Game) -> None:
-    """Keep a game that a button made."""
-    st.session_state[GAME] = game
-
-
-def controls(game: Game, name: str, concept: str) -> Path | None:
-    """Draw the steps of an exercise and return the path that is chosen to be pushed next."""
-    if game.prediction is None:
-        with st.form("predict"):
-            value = st.number_input(f"1. Predict: how much of “{concept}” reaches the video?", 0.0, 99.0, step=0.05)
-            if st.form_submit_button("Fix the prediction", type="primary"):
-                move(game.predict(value))
-                st.rerun()
-        return None
-    st.caption(f"Predicted: {written(game.prediction)}. Arrived so far: {written(game.flow.value)}.")
-    path = None
-    paths = game.flow.paths()
-    if paths:
-        path = st.selectbox(
-            "2. Push along a path",
-            paths,
-            format_func=lambda path: f"{path} ({written(path.amount)}{', takes back' if path.undone else ''})",
-            key=f"path_{name}_{concept}_{game.pushes}",
-        )
-        st.button("Push this path", type="primary", on_click=lambda: move(game.push(path)), width="stretch")
-    with st.container(horizontal=True):
-        st.button("Undo", disabled=not game.pushes, on_click=lambda: move(game.back()))
-        st.button("Push the rest", disabled=game.solved, on_click=lambda: move(game.finish()))
-        st.button("Start over", on_click=lambda: move(Game.start(game.flow.network, concept)))
-    return path
-
-
 def compared(network: Network) -> None:
     """Say what each method reads from the same capacities, and which concept it puts first."""
     values = readings(network)
@@ -111,9 +67,9 @@ with steps:
     except InputError as error:
         notices.error("This is no capacity.", error)
         st.stop()
-    game = current_game(name, network, concept)
+    game = exercise.current(name, network, concept)
     with moves:
-        path = controls(game, name, concept)
+        path = exercise.controls(game, name, concept)
 with drawing:
     if game.solved:
         (st.success if game.right else st.info)(game.verdict())
