@@ -18,21 +18,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import Measured
+from benchmarks import Measured, bundled_call
 
 __all__ = ["measure", "run"]
 
 VARIANTS = {"bundled": ("plain", "default", "vico"), "wan": ("plain", "balanced", "checkpointed")}
-_PROMPT = "a red circle moving right and a blue square moving up"
 _NAMES = ["red circle", "blue square"]
-
-
-def _bundled() -> tuple[Any, Callable[[], object]]:
-    from vico_lens.pipelines import load_pipeline
-
-    pipe = load_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe, lambda: pipe(_PROMPT, output_type="latent", generator=torch.Generator().manual_seed(0))
 
 
 def _wan() -> tuple[Any, Callable[[], object]]:
@@ -66,7 +57,7 @@ def measure(model: str, variant: str) -> dict[str, float]:
     from vico_lens.families import denoisers
 
     torch.set_num_threads(1)
-    pipe, call = {"bundled": _bundled, "wan": _wan}[model]()
+    pipe, call = {"bundled": bundled_call, "wan": _wan}[model]()
     if model == "bundled":
         with balance(pipe, _NAMES) if variant != "plain" else nullcontext():
             call()

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import Measured
+from benchmarks import Measured, bundled_call
 
 __all__ = ["memory", "run", "times"]
 
@@ -41,15 +41,6 @@ MODELS = {
 VARIANTS = ("untraced", "traced", "materialising")
 RESULTS = Path(__file__).parent / "results" / "tracing.md"
 ROUNDS = 5
-_PROMPT = "a red circle moving right and a blue square moving up"
-
-
-def _bundled() -> tuple[Any, Callable[[], object]]:
-    from vico_lens.pipelines import load_pipeline
-
-    pipe = load_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe, lambda: pipe(_PROMPT, output_type="latent", generator=torch.Generator().manual_seed(0))
 
 
 def _wan() -> tuple[Any, Callable[[], object]]:
@@ -79,7 +70,7 @@ def _cogvideox() -> tuple[Any, Callable[[], object]]:
 
 
 _SHORT: dict[str, Any] = {"num_inference_steps": 6, "guidance_scale": 1.0, "output_type": "latent"}
-_BUILD = {"bundled": _bundled, "wan": _wan, "cogvideox": _cogvideox}
+_BUILD = {"bundled": bundled_call, "wan": _wan, "cogvideox": _cogvideox}
 
 
 class _Materialising:
