@@ -153,7 +153,7 @@ for prompt in sources:
 # `benchmarks/editing.py` did this for 50 clips. Have a look at how exact it is *in general*, not on two:
 
 # %%
-results = Path(vl.__file__).parents[1] / "benchmarks" / "results"
+results = Path(vl.__file__).parents[1] / "benchmarks" / "results"  # in a clone, installed in place
 measured = json.loads((results / "editing.json").read_text())["summary"]
 print(f"{measured['clips']} clips: {100 * measured['came_back']:.0f} % come back right, mean error {measured['error_mean']:.3f}")
 assert measured["clips"] >= 50 and measured["came_back"] > 0.8
