@@ -14,8 +14,7 @@ __all__ = ["group", "layered_graph", "sized"]
 
 
 def sized(name: str) -> LayeredGraph:
-    """The graphs of the issue: (a) 8 frames x 8x8, 12 tokens, 8 sites; (b) 16 frames x 10x16, 77 tokens, 16 sites; a small
-    one."""
+    """Graphs by name: ``a`` is 8 frames x 8x8, 12 tokens, 8 sites; ``b`` is 16 frames x 10x16, 77 tokens, 16 sites; ``small``."""
     grid, tokens, blocks = {"small": ((4, 4, 4), 8, 1), "a": ((8, 8, 8), 12, 2), "b": ((16, 10, 16), 77, 4)}[name]
     return layered_graph(grid, tokens, blocks)
 

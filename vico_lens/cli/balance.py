@@ -43,7 +43,7 @@ def balance(
     flow: Annotated[
         str | None, typer.Option("--flow", help="Differentiable attribution method to balance. Default: the preset's.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="default, vico (as published), random or observe.")] = "default",
+    preset: Annotated[str, typer.Option("--preset", help="default, objects, vico (as published), random or observe.")] = "default",
     option: MethodOptions = None,
     model: Model = None,
     seed: Seed = 0,
