@@ -11,9 +11,10 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-SIDE, GAP, TEXT, RATE = 256, 12, 40, 250
+SIDE, GAP, TEXT, RATE = 352, 16, 66, 250
+LARGE, SMALL = (ImageFont.load_default(size) for size in (22, 19))  # the page shows the picture at about two thirds
 OUT = Path(__file__).parents[1] / "docs" / "images" / "demo.gif"
 
 
@@ -28,9 +29,9 @@ def main() -> None:
         for column, (frame, name) in enumerate(zip(pair, ("before", "after"), strict=True)):
             x = column * (SIDE + GAP)
             page.paste(Image.fromarray(np.asarray(frame)).resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, 0))
-            shares = "  ".join(f"{concept} {100 * share:.0f} %" for concept, share in summary[name]["share"].items())
-            draw.text((x, SIDE + 6), "plain" if name == "before" else "balanced", fill="black")
-            draw.text((x, SIDE + 21), shares, fill="#444444")
+            shares = ", ".join(f"{concept} {100 * share:.0f} %" for concept, share in summary[name]["share"].items())
+            draw.text((x, SIDE + 6), "plain" if name == "before" else "balanced", fill="black", font=LARGE)
+            draw.text((x, SIDE + 36), shares, fill="#444444", font=SMALL)
         frames.append(page)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=RATE, loop=0)

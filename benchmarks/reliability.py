@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 import vico_lens as vl
+from vico_lens.attribution import DEFAULT_METHOD
 from vico_lens.tinyworld import TinyPrompt, judge, parse_prompt, sample_prompts
 from vico_lens.tinyworld.measure import wilson
 
@@ -121,7 +122,7 @@ def choose_demo() -> dict[str, Any]:
             return {
                 "prompt": str(prompt),
                 "seed": seed,
-                "method": "subgraph_flow",
+                "method": DEFAULT_METHOD,
                 "balance": {"preset": "default"},
                 "chosen": "first clip of the reliability table, by seed, that misses an object plainly and is right balanced",
             }

@@ -43,7 +43,9 @@ def balance(
     flow: Annotated[
         str | None, typer.Option("--flow", help="Differentiable attribution method to balance. Default: the preset's.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="default, objects, vico (as published), random or observe.")] = "default",
+    preset: Annotated[
+        str, typer.Option("--preset", help="default, objects, vico (as published), random or observe.")
+    ] = "default",
     option: MethodOptions = None,
     model: Model = None,
     seed: Seed = 0,
@@ -59,11 +61,12 @@ def balance(
     summary.json.
     """
     import vico_lens as vl
+    from vico_lens.attribution import DEFAULT_METHOD
 
     check_output(out, overwrite=overwrite, holds=OUTPUTS)
     request = Request(prompt, model, seed, call_of(steps, guidance, call), device, download)
     pipe = request.load()
-    method = flow or "subgraph_flow"
+    method = flow or DEFAULT_METHOD
     settings: dict[str, Any] = {"objective": objective, "flow": flow, "preset": preset, **assignments(option)}
     start = time.perf_counter()
     before = run_once(request, pipe, label="before", concepts=concepts, method=method)

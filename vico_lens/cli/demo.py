@@ -20,7 +20,7 @@ from vico_lens.errors import ModelError
 __all__ = ["OUTPUTS", "demo"]
 
 OUTPUTS = ("report.html", "trace.zarr", "before.mp4", "after.mp4", "summary.json")
-OTHER_METHODS = ("cross_attention", "rollout")
+OTHER_METHODS = ("cross_attention", "subgraph_flow")
 
 
 def demo(
@@ -36,7 +36,7 @@ def demo(
     check_output(out, overwrite=overwrite, holds=OUTPUTS)
     story, reliability = _packaged("demo.json"), _packaged("reliability.json")
     request = Request(story["prompt"], seed=story["seed"], call=story.get("call", {}))
-    method = story.get("method", "subgraph_flow")
+    method = story["method"]
     start = time.perf_counter()
     note(f'"{request.prompt}", seed {request.seed}')
     pipe = request.load()

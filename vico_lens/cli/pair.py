@@ -63,7 +63,7 @@ def run_once(
     label: str,
     to: Path | None = None,
     concepts: Sequence[str] | None = None,
-    method: str = "subgraph_flow",
+    method: str,
     options: Mapping[str, Any] | None = None,
     balance: Mapping[str, Any] | None = None,
 ) -> Run:
