@@ -67,3 +67,4 @@ def test_floors_are_those_that_the_linter_holds() -> None:
     assert modules >= {"schema", "kernels", "tracer", "store", "attribution", "balancing", "cli"}
     for page in (read("explanation/architecture.md"), (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         assert {name for name in modules if not re.search(rf"`{name}/?`", page)} == set()
+    assert {name for name in modules if not re.search(rf">{name}/?<", read("images/floors.svg"))} == set()
