@@ -56,6 +56,19 @@ def test_equals_networkx_on_500_graphs(seed: int) -> None:
     _assert_equals_networkx(random_case(seed), Fraction if seed % 2 else float)
 
 
+@pytest.mark.parametrize("solver", ["compiled", "torch"])
+@given(seed=st.integers(0, 1 << 32))
+def test_peaked_attention_whose_weights_span_forty_decades_is_solved(solver: str, seed: int) -> None:
+    """Float32 softmaxes with large logits reach 1e-44: no flow is so small beside its neighbours that its cut stays open."""
+    case = random_case(seed)
+    generator = torch.Generator().manual_seed(seed)
+    case.stages = [random_stage(s.kind, s.grid, max(s.tokens, 1), s.order, generator, sharpness=30.0) for s in case.stages]
+    case.stages = [replace(stage, weights=stage.weights.float().double()) for stage in case.stages]
+    result, sinks = max_flow(case.graph, case.sources, case.sinks, solver=solver), case.graph.sink(case.sinks)
+    expected = float(max_flow_definition(case.graph, case.sources[0], sinks[-1], Fraction))
+    assert result.value[0, -1].item() == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
 @given(seed=st.integers(0, 1 << 32))
 def test_certificate_is_a_cut_of_equal_value(seed: int) -> None:
     case = random_case(seed)

@@ -25,6 +25,12 @@ NEITHER, SOURCE, SINK = range(3)
 TOLERANCE = 1e-9
 """Relative difference below which a flow counts as equal to a cut."""
 
+CLOSED = TOLERANCE / 10
+"""Relative difference at which a solver stops to look for more."""
+
+FINEST = 1e-300
+"""Excess that no solver chases: below it float64 loses its digits."""
+
 
 @dataclass(frozen=True)
 class FlowResult:

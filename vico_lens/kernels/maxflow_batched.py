@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vico_lens.errors import AttributionError
+from vico_lens.kernels.certificate import CLOSED, FINEST
 from vico_lens.kernels.layered import Block, LayeredGraph, Link
 
 __all__ = ["solve_batched"]
@@ -88,7 +90,17 @@ class _Batch:
         return torch.stack(places, 1)
 
     def run(self) -> None:
-        """Sweep over the levels until no excess can move."""
+        """Sweep over the levels until no excess can move, and again with a finer tolerance where the cut is not met yet."""
+        while True:
+            self._sweep()
+            cut = self.location().sum(1)[:, None]
+            open_flows = (cut - self.value[:, None] > CLOSED * cut) & (self.tolerance > FINEST)
+            if not bool(open_flows.any()):
+                return
+            finer = torch.minimum(self.tolerance / 1000, 1e-11 * cut / sum(self.graph.widths))
+            self.tolerance = torch.where(open_flows, finer, self.tolerance)
+
+    def _sweep(self) -> None:
         nodes = sum(self.graph.widths)
         self._relabel_all()
         for sweep in range(1, 64 * nodes):
@@ -198,9 +210,11 @@ class _Batch:
 
 def _fill(room: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
     """Fill edges ``[.., node, edge]`` in order with what each node holds: the amounts, and what is left."""
-    before = torch.cumsum(room, -1) - room
+    total = torch.cumsum(room, -1)
+    # Shifted, not `total - room`: beside a wide edge that difference forgets a narrow one, and fills it for nothing.
+    before = functional.pad(total[..., :-1], (1, 0))
     moved = torch.minimum((held[..., None] - before).clamp(min=0), room)
-    return moved, (held - moved.sum(-1)).clamp(min=0)
+    return moved, torch.where(held < total[..., -1], 0.0, (held - moved.sum(-1)).clamp(min=0))
 
 
 def _nearest(open_edges: Tensor, label: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vico_lens.kernels.certificate import CLOSED, FINEST
 from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.maxflow_loops import FAR, Network, advance, cut_by_stage, relabel, seed
 
@@ -124,9 +125,9 @@ class CompiledSolver:
             value = float(arrived.sum())
             cut_by_stage(net, capacity, self.supply[source], room, sides, location)
             cut = float(location.sum())
-            if cut - value <= 1e-10 * cut or tolerance <= 1e-20 * scale:
+            if cut - value <= CLOSED * cut or tolerance <= FINEST:
                 return Solved(value, location, sides)
-            tolerance /= 1000
+            tolerance = min(tolerance / 1000, 1e-11 * cut / excess.size)
 
 
 def pack(graph: LayeredGraph) -> tuple[Network, npt.NDArray[np.float64]]:
