@@ -76,7 +76,8 @@ def dominance(
     -------
     Dataset
         ``influence`` and ``share`` (concept), ``evenness``, ``gini``, ``weakest`` and ``dominant`` (concept names); the same with
-        the suffix ``_by_frame``, ``_by_step``, ``_by_layer`` where the influence has these dimensions. With several runs,
+        the suffix ``_by_frame``, ``_by_step``, ``_by_layer`` where the influence has these dimensions (NaN and an empty name in a
+        frame, step or layer in which no concept has any). With several runs,
         ``share`` is the mean over runs of each run's shares, with ``share_low`` and ``share_high`` (percentile bootstrap over
         runs), ``share_by_run``, and ``p_dominant`` and ``p_weakest``: the probability of a top (bottom) mean share as extreme as
         this when concept labels are shuffled within each run, so that a dominant concept is not read into noise.
@@ -161,12 +162,13 @@ def _stack(influence: xr.DataArray | Sequence[xr.DataArray]) -> xr.DataArray:
 
 
 def _describe(share: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Evenness, Gini, and the names of the weakest and the dominant concept."""
+    """Evenness, Gini, and the names of the weakest and the dominant concept; no name where nothing has influence."""
+    named, known = share.fillna(0), share.notnull().any("concept")
     return {
         "evenness": evenness(share),
         "gini": gini(share),
-        "weakest": share.fillna(0).idxmin("concept").drop_vars("concept", errors="ignore").astype(str),
-        "dominant": share.fillna(0).idxmax("concept").drop_vars("concept", errors="ignore").astype(str),
+        "weakest": named.idxmin("concept").drop_vars("concept", errors="ignore").astype(str).where(known, ""),
+        "dominant": named.idxmax("concept").drop_vars("concept", errors="ignore").astype(str).where(known, ""),
     }
 
 

@@ -48,6 +48,8 @@ class AttentionGraph:
         The trace it came from, to look concepts up.
     step : int, optional
         Denoising step.
+    prompt : int, optional
+        Row of a batched trace.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class AttentionGraph:
     residual: Residual = "share"
     tree: xr.DataTree | None = None
     step: int | None = None
+    prompt: int | None = None
 
     @classmethod
     def from_trace(
@@ -83,7 +86,8 @@ class AttentionGraph:
         """Build the graph of one step of a trace; parameters and errors as in `vico_lens.attribute`."""
         stages = stages_from_trace(tree, step, layers=layers, heads=heads, grid=grid or "finest", branch=branch, prompt=prompt)
         texts = text_coordinate(tree, "token_text", prompt)
-        return cls.from_stages(stages, tuple(str(text) for text in texts), rho=rho, residual=residual, tree=tree, step=step)
+        labels = tuple(str(text) for text in texts)
+        return cls.from_stages(stages, labels, rho=rho, residual=residual, tree=tree, step=step, prompt=prompt)
 
     @classmethod
     def from_stages(cls, stages: Sequence[Stage], labels: Sequence[str] = (), **settings: Any) -> AttentionGraph:
@@ -184,7 +188,7 @@ class AttentionGraph:
 
     def _concepts(self, concepts: Concepts) -> dict[str, tuple[int, ...]]:
         if self.tree is not None:
-            return resolve_concepts(self.tree, concepts)
+            return resolve_concepts(self.tree, concepts, self.prompt)
         if isinstance(concepts, dict):
             return {name: tuple(tokens) for name, tokens in concepts.items()}
         raise InputError("this graph knows no prompt: name concepts with their tokens, {'red circle': [1, 2]}.")

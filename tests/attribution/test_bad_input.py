@@ -67,7 +67,16 @@ CASES = {
         InputError,
         r"concept 'it': expected one or more token indices in 0\.\.19; got \[\]",
     ),
-    "no step": (fake_trace, ("rollout",), {"steps": []}, InputError, r"steps=\[\] selects nothing; captured steps: \[0, 1\]"),
+    "one token twice": (fake_trace, ("cross_attention", {"it": [2, 2]}), {}, InputError, r"count twice; got \[\[2, 2\]\]"),
+    "no step": (fake_trace, ("rollout",), {"steps": []}, InputError, r"steps=\[\] selects nothing, .*captured steps: \[0, 1\]"),
+    "one step twice": (fake_trace, ("rollout",), {"steps": [1, 1]}, InputError, r"a step twice; captured steps: \[0, 1\]"),
+    "heads of the whole model": (
+        fake_trace,
+        ("leave_one_out",),
+        {"pipe": object(), "heads": 0},
+        InputError,
+        r"all heads, and explains its conditional branch; got heads=0",
+    ),
     "no layer": (
         fake_trace,
         ("rollout",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -66,11 +68,34 @@ def test_the_null_is_calibrated_on_noise():
     assert 0.3 < np.mean(values) < 0.7 and np.mean(np.array(values) < 0.1) < 0.25
 
 
+def test_intervals_and_p_values_are_those_of_every_resample_and_every_labelling():
+    shares = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.6, 0.25, 0.15], [0.45, 0.2, 0.35]])
+    result = dominance([maps(row.reshape(3, 1, 1, 1, 1)) for row in shares], confidence=0.8, resamples=20_000)
+    drawn = np.array([shares[list(pick)].mean(0) for pick in product(range(4), repeat=4)])
+    low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+    assert result["share_low"].values == pytest.approx(low, abs=0.01)
+    assert result["share_high"].values == pytest.approx(high, abs=0.01)
+    orders = [[row[list(order)] for order in permutations(range(3))] for row in shares]
+    labelled = np.array([np.mean(rows, 0) for rows in product(*orders)])
+    top, bottom = shares.mean(0).max(), shares.mean(0).min()
+    assert result["p_dominant"].item() == pytest.approx((labelled.max(1) >= top - 1e-12).mean(), abs=0.02)
+    assert result["p_weakest"].item() == pytest.approx((labelled.min(1) <= bottom + 1e-12).mean(), abs=0.02)
+
+
+def test_no_p_value_is_below_what_its_permutations_can_tell():
+    rows = [np.array([0.01, 0.01, 0.98]) if place % 2 else np.array([0.02, 0.0, 0.98]) for place in range(10)]
+    result = dominance([maps(row.reshape(3, 1, 1, 1, 1)) for row in rows], resamples=99)
+    assert result["p_dominant"].item() == 0.01
+    rows = [np.array([0.0, 0.5, 0.5])] * 10
+    assert dominance([maps(row.reshape(3, 1, 1, 1, 1)) for row in rows], resamples=99)["p_weakest"].item() == 0.01
+
+
 def test_a_frame_without_influence_has_no_shares():
     values = np.ones((2, 1, 3, 1, 1))
     values[:, :, 1] = 0
     result = dominance(maps(values))
     assert np.isnan(result["share_by_frame"].values[:, 1]).all() and result["share"].values.tolist() == [0.5, 0.5]
+    assert result["weakest_by_frame"].values.tolist() == ["0", "", "0"] == result["dominant_by_frame"].values.tolist()
 
 
 def test_bad_input():

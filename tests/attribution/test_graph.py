@@ -13,6 +13,7 @@ from vico_lens.attribution import influence_of_stages, stages_from_trace
 from vico_lens.errors import InputError
 from vico_lens.graph import AttentionGraph
 from vico_lens.kernels.stages import Stage
+from vico_lens.testing.traces import fake_trace
 
 TOKENS = list(CONCEPTS.values())
 
@@ -239,3 +240,13 @@ def test_gradients_agree_with_finite_differences(method):
         return influence_of_stages(live, TOKENS, method, **options)
 
     assert torch.autograd.gradcheck(influence, leaves, fast_mode=True, eps=1e-7, atol=1e-5)
+
+
+def test_a_graph_of_one_prompt_of_a_batch_looks_concepts_up_in_that_prompt():
+    prompts = ["a red circle and a blue square", "a small green bicycle moving up and a yellow triangle"]
+    tree = fake_trace(prompt=prompts, grid=(2, 2, 2), coarse=None)
+    graph = vl.AttentionGraph.from_trace(tree, step=0, prompt=1)
+    flow = graph.max_flow(["yellow triangle"], sink="frame")["value"]
+    expected = vl.attribute(tree, "max_flow", ["yellow triangle"], steps=0, prompt=1, sink="frame")
+    np.testing.assert_allclose(flow.values, expected.values, rtol=1e-9)
+    assert ("source", "yellow triangle") in graph.to_networkx(["yellow triangle"])

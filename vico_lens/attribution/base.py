@@ -220,9 +220,12 @@ def check_capacities(rho: float, residual: str) -> None:
 
 
 def check_tokens(stages: Sequence[Stage], tokens: Sequence[Sequence[int]]) -> None:
-    """Refuse concepts without tokens or with tokens that the stages' softmax does not have."""
+    """Refuse concepts without tokens, with one token twice, or with tokens that the stages' softmax does not have."""
     if not tokens or any(len(span) == 0 for span in tokens):
         raise InputError("concepts: expected at least one concept, each with at least one token; got an empty selection.")
+    twice = [list(span) for span in tokens if len(set(span)) < len(span)]
+    if twice:
+        raise InputError(f"concepts: expected every token of a concept once, or it would count twice; got {twice}.")
     sizes = {stage.tokens for stage in stages if stage.tokens}
     if len(sizes) > 1:
         raise AttributionError(

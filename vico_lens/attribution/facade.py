@@ -109,6 +109,11 @@ def attribute(
         raise InputError(f"{chosen.name} runs the model again and needs it: attribute(..., {chosen.name!r}, pipe=your pipeline).")
     if chosen.needs_pipe and per_layer:
         raise InputError(f"per_layer: {chosen.name} runs the whole model again and has no layers; choose a method on stages.")
+    if chosen.needs_pipe and (heads is not None or branch not in (None, "cond")):
+        raise InputError(
+            f"{chosen.name} runs the whole model again, all heads, and explains its conditional branch; got heads={heads!r}, "
+            f"branch={branch!r}. Leave them out, or choose a method on stages."
+        )
     # A missing kind of attention is the first thing to say, before anything about what would be read from it.
     records(tree, kinds=chosen.needs)
     sites = records(tree, layers=layers, kinds=chosen.reads)
@@ -171,8 +176,8 @@ def resolve_steps(tree: xr.DataTree, steps: int | Sequence[int] | slice | None) 
     else:
         wanted = [int(steps)] if isinstance(steps, (int, np.integer)) else [int(step) for step in steps]
     missing = sorted(set(wanted) - set(have))
-    if missing or not wanted:
-        asked = f"steps {missing} were not captured" if missing else f"steps={steps!r} selects nothing"
+    if missing or not wanted or len(set(wanted)) < len(wanted):
+        asked = f"steps {missing} were not captured" if missing else f"steps={steps!r} selects nothing, or a step twice"
         raise InputError(f"{asked}; captured steps: {have}. Capture(steps=...) records others.")
     return tuple(wanted)
 
