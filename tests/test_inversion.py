@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from vico_lens.errors import InputError, ModelError
-from vico_lens.inversion import encode_video, invert
+from vico_lens.inversion import _scaled, encode_video, invert
 from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
 
 STEPS = 4
@@ -43,6 +44,25 @@ def test_more_iterations_converge_to_the_latents_it_started_from(name: str) -> N
     assert errors[0] > errors[1] > errors[2] < 1e-2
     assert tiny.pipe.scheduler is scheduler and "prepare_latents" not in vars(tiny.pipe)
     torch.testing.assert_close(generate(tiny, start), clean)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"scaling_factor": 0.7, "shift_factor": 0.3},
+        {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25]},
+        {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25], "scaling_factor": 0.7},
+    ],
+)
+def test_the_scale_of_latents_undoes_what_pipelines_do_before_they_decode(config: dict[str, Any]) -> None:
+    encoded = torch.randn(1, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    scaled = _scaled(SimpleNamespace(config=SimpleNamespace(**config)), encoded)
+    mean, deviation = (
+        torch.tensor(config.get(name, [other] * 2)) for name, other in (("latents_mean", 0.0), ("latents_std", 1.0))
+    )
+    decoded = scaled.movedim(1, -1) / config.get("scaling_factor", 1.0) * deviation + mean + config.get("shift_factor", 0.0)
+    torch.testing.assert_close(decoded.movedim(-1, 1), encoded)
+    assert not torch.allclose(scaled, encoded)
 
 
 def test_multistep_solver_in_flow_form() -> None:

@@ -44,6 +44,17 @@ def test_grid_is_complete_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert video.mean() == pytest.approx(both["mean"].values[0])
 
 
+def test_a_prompt_that_knows_its_concepts_brings_them(tmp_path: Path) -> None:
+    class Known(str):
+        concepts = ("circle",)
+
+    tiny, prompt, settings = tiny_pipeline("animatediff-t2v"), Known(PROMPTS[0]), {"preset": "observe"}
+    conditions = {"its own": settings, "others": settings | {"concepts": ["square"]}, "plain": None}
+    table = sweep(tiny.pipe, [prompt], [0], conditions, tmp_path, call=call_of(tiny))
+    asked = {"its own": settings | {"concepts": ["circle"]}, "others": settings | {"concepts": ["square"]}, "plain": None}
+    assert table.key.values.tolist() == [Run(str(prompt), 0, name, told, call_of(tiny)).key for name, told in asked.items()]
+
+
 def test_killed_at_20_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     """Half of the kills fall anywhere, half within a file; everything but wall time is equal to the last bit."""
     command = [sys.executable, str(Path(__file__).with_name("sweep_runs.py")), str(tmp_path), "0", "20"]

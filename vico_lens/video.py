@@ -59,6 +59,8 @@ def to_rgb(frames: object) -> np.ndarray:
     --------
     >>> to_rgb(np.ones((1, 2, 4, 4, 3), np.float32)).shape
     (2, 4, 4, 3)
+    >>> to_rgb(np.full((1, 1, 1, 3), 0.999)).max().item()  # to the nearest level, not the one below
+    255
     """
     video: Any = frames
     while isinstance(video, (list, tuple)) and video and isinstance(video[0], (list, tuple)):

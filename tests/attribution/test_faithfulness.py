@@ -64,9 +64,16 @@ def test_curves_and_infidelity_reward_the_true_weights():
     np.testing.assert_allclose(best["insertion"], [0, 0.5, 0.8, 0.9, 1], atol=1e-12)
     worst = removal_curves(linear(true), [1, 4, 2, 3])
     assert worst["deletion"].mean() > best["deletion"].mean() and worst["insertion"].mean() < best["insertion"].mean()
+    negative = removal_curves(linear([-4, 1, 3, 2]), [-4, 1, 3, 2])
+    np.testing.assert_allclose(negative["deletion"], [2, 6, 3, 1, 0], atol=1e-12)  # sign aside, largest first
     switch = linear(true)
     assert infidelity(lambda z: switch(z).float(), [5.0, 1.0, 3.0, 1.0]) == pytest.approx(0, abs=1e-6)
     assert infidelity(lambda z: switch(z).float(), [1.0, 1.0, 1.0, 1.0]) > 1e-3
+
+
+def test_where_nothing_has_influence_the_shares_are_even():
+    totals = xr.DataArray([[3.0, 0.0], [1.0, 0.0]], dims=("concept", "step"))
+    assert concept_shares(totals).values.tolist() == [[0.75, 0.5], [0.25, 0.5]]
 
 
 def test_nulls_know_only_what_they_say():

@@ -172,6 +172,12 @@ def test_every_stop_has_its_reason(tiny: TinyPipeline, schedule: Schedule, reaso
     assert int((log.latent_change > 0).sum()) == moves
 
 
+def test_a_loss_that_still_falls_is_on_no_plateau(tiny: TinyPipeline) -> None:
+    log = balanced(tiny, objective="equal", step=FixedRms(0.001), schedule=Schedule(stop=1.0, iterations=3, plateau=0.0))[0].log
+    assert log.iteration.values.tolist() == [0, 1, 2] * 3
+    assert (np.diff(log.loss.values.reshape(3, 3)) < 0).all() and "plateau" not in log.stop.values
+
+
 def test_a_cost_cap_is_kept(tiny: TinyPipeline) -> None:
     """Nothing is spent past it, not even on evaluations; a cap of the plain cost leaves the call alone."""
     for cap, forwards in ((1.67, 2), (1.0, 0)):
@@ -292,3 +298,57 @@ def test_vico_preset_is_parity_where_there_is_temporal_attention(tiny: TinyPipel
     assert "'parity': True" in log.attrs["flow"] and "Weakest" in log.attrs["objective"]
     np.testing.assert_allclose(log.loss, 1 - log.strength.min("concept"), rtol=1e-6)
     assert isinstance(Weakest(), Weakest)
+
+
+def test_a_session_entered_again_looks_each_prompt_up_anew(tiny: TinyPipeline) -> None:
+    session = balance(tiny.pipe, preset="observe")
+    prompts = ("a red circle and a blue square", "a small green triangle moving up, then a yellow circle")
+    for prompt in prompts:
+        with session:
+            tiny.run(prompt=prompt)
+    fresh = balance(tiny.pipe, preset="observe")
+    with fresh:
+        tiny.run(prompt=prompts[1])
+    second = session.log.where(session.log.run == 1, drop=True)
+    np.testing.assert_allclose(second.loss, fresh.log.loss, rtol=1e-6)
+    found = second.influence.dropna("concept", how="all").concept.values.tolist()
+    assert found == fresh.log.concept.values.tolist() != session.log.concept.values.tolist()
+
+
+def test_a_session_inside_itself_is_refused_and_leaves_nothing_behind(tiny: TinyPipeline) -> None:
+    session = balance(tiny.pipe, NAMES)
+    with pytest.raises(BalanceError, match="not entered already"), session, session:
+        pass
+    assert "prepare_latents" not in tiny.pipe.__dict__ and not tiny.pipe.unet._forward_pre_hooks
+
+
+def test_one_name_is_one_concept(tiny: TinyPipeline) -> None:
+    with balance(tiny.pipe, "red circle", preset="observe") as session:
+        tiny.run()
+    assert session.log.concept.values.tolist() == ["red circle"]
+
+
+def test_steps_that_no_pass_reaches_are_refused(tiny: TinyPipeline) -> None:
+    with pytest.raises(InputError, match=r"expected steps of the sampling pass, 0 to 2; got \[99\], none of them"):
+        balanced(tiny, schedule=Schedule(steps=(99,)))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "found"),
+    [
+        (lambda maps: Verdict(maps.flatten(1).sum(1), maps.flatten(1).sum(1)), r"Verdict with \(2,\) and \(2,\)"),
+        (lambda maps: Verdict(1.0, maps.flatten(1).sum(1)), r"Verdict with float and \(2,\)"),
+        (lambda maps: Verdict(maps.sum(), torch.ones(5)), r"Verdict with \(\) and \(5,\)"),
+        (lambda maps: maps.sum(), "Tensor with NoneType and NoneType"),
+    ],
+)
+def test_what_is_no_verdict_is_told_apart(tiny: TinyPipeline, verdict: Any, found: str) -> None:
+    class Own:
+        per_token: ClassVar[bool] = False
+        flow: ClassVar[str | None] = None
+
+        def __call__(self, influences: Influences) -> Verdict:
+            return verdict(influences.concepts)
+
+    with pytest.raises(BalanceError, match=f"expected Own to return a Verdict of a scalar loss and 2 strengths.*{found}"):
+        balanced(tiny, objective=Own())

@@ -23,6 +23,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path.resolve() / "allowed"
     (folder / "run.zarr").mkdir(parents=True)
     (tmp_path / "secret.zarr").mkdir()
+    (tmp_path / "allowed-not" / "run.zarr").mkdir(parents=True)  # a neighbour whose name begins as the root's
     return folder
 
 
@@ -33,6 +34,7 @@ def root(tmp_path: Path) -> Path:
         "/etc/passwd",
         "../secret.zarr",
         "run.zarr/../../secret.zarr",
+        "../allowed-not/run.zarr",
         "~/x",
         "/proc/self/environ",
         "../missing",
@@ -67,6 +69,13 @@ def test_symbolic_links_are_followed_before_they_are_judged(root: Path, tmp_path
     with pytest.raises(InputError, match="symbolic link that leads out"):
         folder_inside(root / "run.zarr", (root,))
     assert root / "link.zarr" not in find_traces((root,))
+
+
+def test_traces_are_looked_for_near_the_top_only(tmp_path: Path) -> None:
+    for place in ("a.zarr", "one/b.zarr", "one/two/c.zarr", "one/two/three/d.zarr", ".hidden/e.zarr"):
+        (tmp_path / place).mkdir(parents=True)
+    assert {path.name for path in find_traces((tmp_path,))} == {"a.zarr", "b.zarr", "c.zarr"}
+    assert {path.name for path in find_traces((tmp_path,), depth=0)} == {"a.zarr"}
 
 
 def test_the_page_refuses_a_link_to_a_path_outside(open_page: Open, tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_bad_graphs_are_named() -> None:
             LayeredGraph.from_stages(stages)
     with pytest.raises(InputError, match="'share' or 'add'"):
         LayeredGraph.from_stages([CROSS], residual="parity")
-    with pytest.raises(InputError, match="rho: expected"):
-        LayeredGraph.from_stages([CROSS], rho=-0.1)
+    for rho in (-0.1, 1.0):  # at 1 no text gets in at all
+        with pytest.raises(InputError, match="rho: expected"):
+            LayeredGraph.from_stages([CROSS], rho=rho)
 
 
 def test_bad_sources_and_sinks_are_named() -> None:

@@ -145,6 +145,21 @@ def test_two_objects_of_one_colour_are_a_leak():
     assert verdict.attributes[0]["colour"] and not verdict.attributes[1]["colour"]
 
 
+def test_the_subjects_are_not_right_beside_another_object():
+    both = tinyworld.render("a red circle staying still and a blue square staying still", seed=0)
+    verdict = tinyworld.judge(both.frames, "a red circle staying still")
+    assert verdict.failure == "extra_object" and verdict.present == (True,)
+    assert verdict.attributes[0]["colour"] and verdict.attributes[0]["shape"] and not verdict.subjects_correct
+
+
+@pytest.mark.parametrize(("lead", "failure"), [(-6.0, "wrong_relation"), (0.5, "wrong_relation"), (4.0, None)])
+def test_a_relation_needs_a_lead(lead, failure):
+    asked = tinyworld.parse_prompt("a red circle left of a blue square")
+    centres = np.tile(np.array([[[14, 8]], [[14 + lead, 23]]], np.float32), (1, 8, 1))
+    frames, _ = draw(asked.objects, Layout(centres, np.array([5, 5], np.float32)))
+    assert tinyworld.judge(frames, asked).failure == failure
+
+
 @pytest.mark.parametrize("bad", [np.zeros((8, 16, 16, 3)), np.zeros((4, 32, 32, 3)), np.full((8, 32, 32, 3), np.nan)])
 def test_unusable_clips_are_refused(bad):
     with pytest.raises(InputError, match="clip"):
