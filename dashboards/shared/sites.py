@@ -14,14 +14,6 @@ from vico_lens.plot.reading import pick
 
 __all__ = ["Site", "prompt_words", "quick_look", "sites_of"]
 
-_SAYS = {
-    "cross": "reads words",
-    "joint": "reads words and places",
-    "spatial": "looks within a frame",
-    "temporal": "looks across frames",
-    "spacetime": "looks everywhere",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -60,11 +52,6 @@ class Site:
         parts = self.module.split(".")
         short = ".".join(parts[1:5] if len(parts) > 5 else parts[-3:])
         return f"{self.order} · {self.kind} {'×'.join(map(str, self.grid))} · {short}"
-
-    @property
-    def says(self) -> str:
-        """What such a site does, in words."""
-        return _SAYS[self.kind]
 
 
 def sites_of(tree: xr.DataTree) -> list[Site]:
