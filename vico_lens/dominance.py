@@ -138,12 +138,18 @@ def dominance(
     return result
 
 
+def _names(influence: object) -> str:
+    if isinstance(influence, list | tuple):
+        return f"a {type(influence).__name__} of {sorted({type(part).__name__ for part in influence}) or 'nothing'}"
+    return type(influence).__name__
+
+
 def _stack(influence: xr.DataArray | Sequence[xr.DataArray]) -> xr.DataArray:
     """One array with a leading ``run`` dimension."""
     parts = [influence] if isinstance(influence, xr.DataArray) else list(influence)
     if not parts or not all(isinstance(part, xr.DataArray) for part in parts):
         raise InputError(
-            f"expected one or more influence DataArrays from vico_lens.attribute; got {[type(part).__name__ for part in parts]}."
+            f"expected one or more influence DataArrays; got {_names(influence)}. vico_lens.attribute makes one of a trace."
         )
     for part in parts:
         if "concept" not in part.dims or part.sizes["concept"] == 0:
@@ -163,7 +169,7 @@ def _stack(influence: xr.DataArray | Sequence[xr.DataArray]) -> xr.DataArray:
 
 def _describe(share: xr.DataArray) -> dict[str, xr.DataArray]:
     """Evenness, Gini, and the names of the weakest and the dominant concept; no name where nothing has influence."""
-    named, known = share.fillna(0), share.notnull().any("concept")
+    named, known = share.fillna(0).assign_coords(concept=share["concept"].astype(str)), share.notnull().any("concept")
     return {
         "evenness": evenness(share),
         "gini": gini(share),

@@ -17,6 +17,7 @@ from vico_lens.balancing.session import Session
 from vico_lens.balancing.steps import StepRule
 from vico_lens.balancing.updater import Updater
 from vico_lens.balancing.words import Names, Words, words_of_call
+from vico_lens.concepts import Concept
 from vico_lens.errors import InputError
 from vico_lens.kernels.stages import Grid
 from vico_lens.tokens import SeenIds, seen_ids
@@ -59,7 +60,8 @@ class Balance(Session):
     def install(self, undo: ExitStack) -> None:
         """Collect token ids and inject the update."""
         self._seen = undo.enter_context(seen_ids(self.pipe))
-        undo.enter_context(inject(self.pipe, self.denoisers, self._updater))
+        # Entered again, the session counts its sampling passes on: each has words of its own.
+        undo.enter_context(inject(self.pipe, self.denoisers, self._updater, first_run=self._updater.runs))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def balance(
     """
     from vico_lens.families import denoisers
 
+    concepts = [concepts] if isinstance(concepts, (str, Concept)) else concepts
     base = presets[preset] if isinstance(preset, str) else preset
     wanted = base.objective if objective is None else objective
     judge = objectives[wanted]() if isinstance(wanted, str) else wanted

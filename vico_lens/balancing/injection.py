@@ -76,7 +76,9 @@ class Moment:
 
 
 @contextmanager
-def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None]) -> Iterator[None]:
+def inject(
+    pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None], *, first_run: int = 0
+) -> Iterator[None]:
     """Call `update` before every denoising step and put the latents it returns in the place of the pipeline's.
 
     Parameters
@@ -88,6 +90,8 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
     update : callable
         Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is
         called.
+    first_run : int
+        Number of the first sampling pass.
 
     Raises
     ------
@@ -99,7 +103,7 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
             f"expected a diffusers pipeline with a `prepare_latents` method, got {type(pipe).__name__}; "
             "without it the caller's own latents could not be told from the pipeline's, and would be changed."
         )
-    session = _Session(pipe, update)
+    session = _Session(pipe, update, first_run)
     with ExitStack() as undo:
         for name, module in denoisers.items():
             undo.callback(module.register_forward_pre_hook(session.hook(name), with_kwargs=True).remove)
@@ -110,9 +114,9 @@ def inject(pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Mome
 class _Session:
     """What must be remembered from one denoiser call to the next inside an `inject`."""
 
-    def __init__(self, pipe: Any, update: Callable[[Moment], Tensor | None]) -> None:
-        self.pipe, self.update = pipe, update
-        self.run, self.step = -1, -1
+    def __init__(self, pipe: Any, update: Callable[[Moment], Tensor | None], first_run: int) -> None:
+        self.pipe, self.update, self.first_run = pipe, update, first_run
+        self.run, self.step = first_run - 1, -1
         self.latents: Tensor | None = None
         self.version = -1
         self.map: LatentMap | None = None
@@ -158,7 +162,7 @@ class _Session:
         scheduler = known.get("scheduler", getattr(self.pipe, "scheduler", None))
         if _is_correction(scheduler):
             return None
-        self.run, self.step = max(self.run, 0), self.step + 1
+        self.run, self.step = max(self.run, self.first_run), self.step + 1
         solved = solve_map(latents, model_input)
         rows, repeat = model_input.shape[0], solved.repeat
 

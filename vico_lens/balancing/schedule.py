@@ -41,6 +41,13 @@ class Refinement:
     iterations: int
     threshold: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= 1 or self.iterations < 0:
+            raise InputError(
+                f"expected a refinement at 0..1 of the sampling pass with 0 or more iterations; got at={self.at}, "
+                f"iterations={self.iterations}."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -100,7 +107,15 @@ class Schedule:
             raise InputError(f"expected a cost cap of at least 1 (the plain call alone costs 1), got {self.cost_cap}.")
 
     def plan(self, step: int, steps: int) -> Plan | None:
-        """What to do at denoising step `step` of `steps`; None leaves it alone."""
+        """What to do at denoising step `step` of `steps`; None leaves it alone.
+
+        Raises
+        ------
+        InputError
+            If the pass is too short for every one of the steps asked for.
+        """
+        if self.steps and not any(0 <= chosen < steps for chosen in self.steps):
+            raise InputError(f"expected steps of the sampling pass, 0 to {steps - 1}; got {sorted(self.steps)}, none of them.")
         chosen = step in self.steps if self.steps is not None else round(self.start * steps) <= step < round(self.stop * steps)
         if not chosen:
             return None

@@ -114,7 +114,7 @@ class Session:
         self.videos: list[np.ndarray] = []
         self.cost = Cost()
         self._undo = ExitStack()
-        self._began = 0.0
+        self._began, self._open = 0.0, False
 
     def install(self, undo: ExitStack) -> None:
         """Put the intervention in place; `undo` takes it away again."""
@@ -150,18 +150,26 @@ class Session:
         return self.videos[-1]
 
     def __enter__(self) -> Self:
+        if self._open:
+            raise BalanceError("expected a session that is not entered already; make a second one to nest them.")
         with ExitStack() as undo:
             for module in self.denoisers.values():
                 undo.callback(module.register_forward_pre_hook(self._count, with_kwargs=True).remove)
             undo.enter_context(kept_frames(self.pipe, lambda frames: self.videos.append(to_rgb(frames))))
             self.install(undo)
             self._undo = undo.pop_all()
-        self._began = perf_counter()
+        self._open, self._began = True, perf_counter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.cost.seconds += perf_counter() - self._began
+        self._open = False
         self._undo.__exit__(kind, error, trace)
+        if kind is None and self.cost.forwards == 0:
+            raise BalanceError(
+                f"expected {type(self.pipe).__name__} to be called inside the `with`, but its denoiser "
+                f"({', '.join(self.denoisers)}) never ran: call the same pipe object that the session was given."
+            )
 
     def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not is_extra():

@@ -46,6 +46,8 @@ class Updater:
         Takes what updates spend.
     updates : list of Update
         The log so far.
+    runs : int
+        Sampling passes seen so far.
     """
 
     attention: LiveAttention
@@ -55,12 +57,14 @@ class Updater:
     find_words: Callable[[Moment, int], list[Words]]
     cost: Cost
     updates: list[Update] = field(default_factory=list)
+    runs: int = 0
     _words: dict[int, list[Words]] = field(default_factory=dict)
     _moves: dict[tuple[int, int], int] = field(default_factory=dict)
     _finished: set[int] = field(default_factory=set)
 
     def __call__(self, moment: Moment) -> Tensor | None:
         """Return moved latents [video, ...] in float32, or None to leave this step alone."""
+        self.runs = max(self.runs, moment.run + 1)
         plan = self.schedule.plan(moment.step, moment.steps)
         if plan is None:
             return None
@@ -138,7 +142,19 @@ class Updater:
 
     def _judge(self, calls: Sequence[AttentionCall], words: Words) -> tuple[Verdict, Tensor]:
         influences = self.attention.flow.read(calls, words, per_token=self.objective.per_token)
-        return self.objective(influences), influences.concepts.detach().flatten(1).mean(1)
+        verdict = self.objective(influences)
+        self._check(verdict, len(words.concepts))
+        return verdict, influences.concepts.detach().flatten(1).mean(1)
+
+    def _check(self, verdict: object, concepts: int) -> None:
+        """Refuse what an objective of one's own must not return."""
+        parts = (getattr(verdict, "loss", None), getattr(verdict, "strengths", None))
+        found = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        if found != [(), (concepts,)]:
+            raise BalanceError(
+                f"expected {type(self.objective).__name__} to return a Verdict of a scalar loss and {concepts} strengths, both "
+                f"tensors; got {type(verdict).__name__} with {found[0]} and {found[1]}."
+            )
 
     def _row(self, moment: Moment, iteration: int, video: int, words: Words, verdict: Verdict, influence: Tensor) -> Update:
         names = [concept.name for concept in words.concepts]
