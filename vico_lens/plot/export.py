@@ -18,7 +18,7 @@ import numpy as np
 from vico_lens.errors import InputError
 from vico_lens.plot.composite import Frames, as_frames, enlarge
 
-__all__ = ["filmstrip", "mp4_bytes", "save_gif", "save_mp4", "save_png", "save_webp", "webp_bytes"]
+__all__ = ["filmstrip", "mp4_bytes", "place_of", "save_gif", "save_mp4", "save_png", "save_webp", "webp_bytes", "write_whole"]
 
 
 def save_mp4(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scale: int | None = None) -> Path:
@@ -48,7 +48,7 @@ def save_mp4(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scal
     'clip.mp4'
     """
     frames = _prepared(video, fps, scale)
-    return _whole(path, ".mp4", lambda place: _encode_mp4(frames, place, fps))
+    return write_whole(place_of(path, ".mp4"), lambda place: _encode_mp4(frames, place, fps))
 
 
 def save_gif(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scale: int | None = None) -> Path:
@@ -63,7 +63,7 @@ def save_gif(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scal
     'clip.gif'
     """
     frames = _prepared(video, fps, scale)
-    return _whole(path, ".gif", lambda place: _encode_animation(frames, place, fps, "GIF"))
+    return write_whole(place_of(path, ".gif"), lambda place: _encode_animation(frames, place, fps, "GIF"))
 
 
 def save_webp(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, scale: int | None = None) -> Path:
@@ -78,7 +78,7 @@ def save_webp(video: Any, path: str | os.PathLike[str], fps: float = 8.0, *, sca
     'clip.webp'
     """
     frames = _prepared(video, fps, scale)
-    return _whole(path, ".webp", lambda place: _encode_animation(frames, place, fps, "WEBP"))
+    return write_whole(place_of(path, ".webp"), lambda place: _encode_animation(frames, place, fps, "WEBP"))
 
 
 def save_png(video: Any, path: str | os.PathLike[str], *, scale: int | None = None, columns: int | None = None) -> Path:
@@ -95,7 +95,7 @@ def save_png(video: Any, path: str | os.PathLike[str], *, scale: int | None = No
     from PIL import Image
 
     strip = filmstrip(_prepared(video, 1.0, scale), columns=columns)
-    return _whole(path, ".png", lambda place: Image.fromarray(strip).save(place, format="PNG", optimize=True))
+    return write_whole(place_of(path, ".png"), lambda place: Image.fromarray(strip).save(place, format="PNG", optimize=True))
 
 
 def filmstrip(frames: Frames, *, columns: int | None = None, gap: int = 4) -> np.ndarray:
@@ -143,12 +143,31 @@ def _prepared(video: Any, fps: float, scale: int | None) -> Frames:
     return enlarge(frames, scale if scale is not None else max(1, 256 // frames.shape[1]))
 
 
-def _whole(path: str | os.PathLike[str], ending: str, write: Callable[[Path], None]) -> Path:
+def place_of(path: str | os.PathLike[str], *endings: str) -> Path:
+    """Check that a file can be written here, before the work for it is done: its ending is one of these, its folder is there.
+
+    Examples
+    --------
+    >>> place_of("clip.mp4", ".mp4").name
+    'clip.mp4'
+    """
     place = Path(path)
-    if place.suffix.lower() != ending:
-        raise InputError(f"expected a file name ending in {ending}, got {place.name!r}.")
+    if place.suffix.lower() not in endings:
+        raise InputError(f"expected a file name ending in {endings[0]}, got {place.name!r}.")
     if not place.parent.is_dir():
         raise InputError(f"the folder {str(place.parent)!r} does not exist; make it first.")
+    return place
+
+
+def write_whole(place: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` write beside the place, then move the file there: what stands at its place is whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> write_whole(Path(tempfile.mkdtemp()) / "a.txt", lambda place: place.write_text("whole")).read_text()
+    'whole'
+    """
     partial = place.with_name(f".{place.stem}.partial{place.suffix}")
     try:
         write(partial)

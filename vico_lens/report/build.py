@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.export import place_of, write_whole
 from vico_lens.plot.theme import library
 from vico_lens.report.markup import Markup, el, join
 from vico_lens.report.media import Figures
@@ -115,11 +116,7 @@ def build_report(
     >>> page.read_text(encoding="utf-8").startswith("<!doctype html>")
     True
     """
-    place = Path(path)
-    if place.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"expected a file name ending in .html, got {place.name!r}.")
-    if not place.parent.is_dir():
-        raise InputError(f"the folder {str(place.parent)!r} does not exist; make it first.")
+    place = place_of(path, ".html", ".htm")
     first, second = Run.of(before), None if after is None else Run.of(after)
     story = Story(prompt, first, second, reliability)
     if second is not None and list(second.shares["concept"].values) != list(first.shares["concept"].values):
@@ -149,15 +146,7 @@ def build_report(
             f"this report would take {len(page) / 1e6:.1f} MB, the limit is {LIMIT / 1e6:.0f} MB; "
             "give fewer methods, a shorter video or fewer concepts."
         )
-    partial = place.with_name(f".{place.name}.partial")
-    try:
-        partial.write_bytes(page)
-        os.replace(partial, place)
-    except OSError as error:
-        raise InputError(f"cannot write {str(place)!r}: {error.strerror or error}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return place
+    return write_whole(place, lambda partial: partial.write_bytes(page))
 
 
 def _page(story: Story, material: Material) -> str:
