@@ -141,6 +141,11 @@ def _contested(influences: Influences, sharpness: float) -> Tensor:
     return torch.stack([shares[list(places)].sum(0) for places in influences.members])
 
 
+def _strengths(influences: Influences, sharpness: float, sigma: float) -> Tensor:
+    """Highest value anywhere in the video of each concept's contested and smoothed map, ``A_i`` [concept]."""
+    return smooth(_contested(influences, sharpness), 3, sigma).flatten(1).amax(1)
+
+
 @objectives.register("weakest")
 @dataclass(frozen=True, slots=True)
 class Weakest:
@@ -172,7 +177,7 @@ class Weakest:
 
     def __call__(self, influences: Influences) -> Verdict:
         """Loss [scalar] and strengths ``A_i`` [concept]."""
-        strengths = smooth(_contested(influences, self.sharpness), 3, self.sigma).flatten(1).amax(1)
+        strengths = _strengths(influences, self.sharpness, self.sigma)
         return Verdict((1 - strengths).clamp_min(0).amax(), strengths)
 
 
@@ -202,7 +207,7 @@ class Variance:
 
     def __call__(self, influences: Influences) -> Verdict:
         """Loss [scalar] and strengths ``A_i`` [concept]."""
-        strengths = smooth(_contested(influences, self.sharpness), 3, self.sigma).flatten(1).amax(1)
+        strengths = _strengths(influences, self.sharpness, self.sigma)
         return Verdict((strengths - strengths.mean()).square().sum(), strengths)
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,6 @@ from vico_lens.errors import InputError
 
 if TYPE_CHECKING:
     import networkx as nx
-
-    from vico_lens.kernels.layered import LayeredGraph
 
 __all__ = ["VIDEO", "Edge", "Network", "exact"]
 
@@ -143,27 +140,3 @@ class Network:
                 graph.add_node(node, layer=layer, kind=kinds.get(node, "video"), label=node)
         graph.add_edges_from((tail, head, {"capacity": float(capacity)}) for (tail, head), capacity in edges.items())
         return graph
-
-    def to_blocks(self) -> LayeredGraph:
-        """The same network as the dense blocks that the library's own kernels take, in float64; see `sink_capacities`."""
-        import torch
-
-        from vico_lens.kernels.layered import Block, LayeredGraph, Link
-
-        # The kernels let text in after a site, so an empty level stands before the first layer.
-        levels = [tuple(f"_{token}" for token in self.layers[0]), *self.layers]
-        links = []
-        for number, (below, above) in enumerate(pairwise(levels), start=1):
-            kept, injected = (
-                torch.tensor(
-                    [[float(self.capacities.get((tail, head), 0)) for head in above] for tail in tails], dtype=torch.float64
-                )
-                for tails in (below, self.concepts)
-            )
-            links.append(Link("cross", f"layer {number}", (Block(kept[None]),), injected))
-        return LayeredGraph(tuple(links), (1, 1, len(self.layers[-1])), len(self.concepts))
-
-    @property
-    def sink_capacities(self) -> list[float]:
-        """Capacity from each token of the last layer into the video."""
-        return [float(self.capacities.get((token, VIDEO), 0)) for token in self.layers[-1]]
