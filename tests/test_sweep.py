@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from vico_lens.balancing import FixedRms, presets
@@ -199,3 +200,33 @@ def test_unknown_baselines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got 'magic'"):
         sweep(tiny.pipe, PROMPTS, [0], {"magic": {"baseline": "magic"}}, tmp_path, call=call_of(tiny))
     assert not list(tmp_path.glob("*"))
+
+
+def test_runs_are_known_by_what_they_are_given_whatever_its_size() -> None:
+    start = torch.zeros(1, 4, 4, 40, 40)
+    moved = start.clone()
+    moved[0, 2, 2, 20, 20] = 5.0  # where a printed tensor is cut short
+    keys = {
+        Run("a cat", 0, "plain", None, {"latents": given}).key for given in (start, moved, start.bfloat16(), start.numpy() + 1)
+    }
+    assert len(keys) == 4
+    assert Run("a cat", 0, "plain", None, {"latents": start.clone()}).key in keys
+
+    class Nameless:
+        pass
+
+    for value in (Nameless(), lambda video: 0.0, torch.Generator()):
+        with pytest.raises(InputError, match="the same in every process"):
+            _ = Run("a cat", 0, "plain", {"objective": value}, {}).key
+
+
+def test_scores_under_taken_names_and_a_bare_prompt_are_refused(tmp_path: Path) -> None:
+    tiny = tiny_pipeline("animatediff-t2v")
+    with pytest.raises(InputError, match="a list of prompts; got one text"):
+        sweep(tiny.pipe, PROMPTS[0], [0], {"plain": None}, tmp_path)
+    ask: dict[str, Any] = {"call": call_of(tiny)}
+    with pytest.raises(InputError, match="names of their own; got seed"):
+        sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, score=lambda video, prompt: {"seed": 7}, **ask)
+    given = {"array": np.array(3.0), "tensor": torch.tensor(2)}
+    table = sweep(tiny.pipe, PROMPTS[:1], [0], {"plain": None}, tmp_path, score=lambda video, prompt: given, **ask)
+    assert (table["array"].item(), table["tensor"].item()) == (3.0, 2)

@@ -5,19 +5,22 @@ everything.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vico_lens.capture import Capture
+from vico_lens.errors import InputError
 from vico_lens.running import RunningCall
 from vico_lens.watch import Watch
 
-__all__ = ["provenance", "versions", "weights_hash"]
+__all__ = ["lasting_text", "provenance", "versions", "weights_hash"]
 
 _PACKAGES = ("vico-lens", "torch", "diffusers", "transformers", "numpy", "xarray", "zarr")
 _WHOLE = 2**26  # elements up to which every weight is hashed
@@ -120,3 +123,30 @@ def _some(tensor: Tensor, whole: bool) -> bytes:
     if not whole and flat.numel() > _SAMPLE:
         flat = flat[:: -(-flat.numel() // _SAMPLE)]
     return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def lasting_text(value: Any) -> str:
+    """Text that is equal for equal settings, in any process: of arrays and tensors their content, which a repr cuts short.
+
+    Raises
+    ------
+    InputError
+        If the value is only known by its place in memory: another process would repeat its runs, or take others for them.
+
+    Examples
+    --------
+    >>> lasting_text(np.zeros(2)) == lasting_text(np.zeros(2)) != lasting_text(np.ones(2))
+    True
+    """
+    if hasattr(value, "detach"):
+        dtype, value = value.dtype, value.detach().cpu()
+        return f"{dtype} {lasting_text((value.double() if value.is_floating_point() else value).numpy())}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
+    text = f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) or inspect.isclass(value) else repr(value)
+    if " at 0x" in text or "<lambda>" in text or "<locals>" in text:
+        raise InputError(
+            f"expected settings and call arguments that are the same in every process; got {text}. Name it, hand over numbers, "
+            "or give its class a __repr__ of its settings (a dataclass has one)."
+        )
+    return text

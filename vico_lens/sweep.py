@@ -74,8 +74,10 @@ class Run:
         >>> Run("a red circle", 0, "plain", None, {}).key == Run("a red circle", 0, "plain", None, {}).key
         True
         """
+        from vico_lens.provenance import lasting_text
+
         told = _fields(self) | {"preset": _preset_of(self.settings)}
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()[:24]
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=lasting_text).encode()).hexdigest()[:24]
 
 
 def sweep(
@@ -111,7 +113,8 @@ def sweep(
     call : mapping, optional
         Arguments of every pipeline call.
     score : callable, optional
-        Frames (uint8) and prompt to named numbers, truth values or strings.
+        Frames (uint8) and prompt to named numbers, truth values or strings. It is asked when a run is made: records that are
+        there keep the scores they have, so give another score another folder.
     keep_videos : bool
         Write every video beside its record, as ``KEY.npz``.
     pairs : bool
@@ -150,6 +153,8 @@ def sweep(
     (2, [0, 1])
     """
     seeds = [int(seed) for seed in seeds]
+    if isinstance(prompts, str):
+        raise InputError(f"expected a list of prompts; got one text, {prompts!r}. Put it in brackets.")
     if not prompts or not seeds or not conditions or (pairs and len(prompts) != len(seeds)):
         raise InputError(
             f"expected prompts, seeds and conditions, as many prompts as seeds in pairs; got {len(prompts)} prompts, "
@@ -232,7 +237,13 @@ def run_of(
         video, told = (sample or sample_run)(_loaded(pipe, session), run)
         record = _fields(run) | {"settings": repr(run.settings), "call": repr(run.call)} | told
         if score is not None:
-            record |= {name: _plain(value) for name, value in score(video, run.prompt).items()}
+            scores = {name: _plain(value) for name, value in score(video, run.prompt).items()}
+            taken = sorted(set(scores) & set(record))
+            if taken:
+                raise InputError(
+                    f"expected scores under names of their own; got {', '.join(taken)}, which a record holds already."
+                )
+            record |= scores
         if keep_videos:
             _write(place.with_suffix(".npz"), lambda file: np.savez_compressed(file, rgb=video))
         _write(place, lambda file: file.write(json.dumps(record, allow_nan=True).encode()))
@@ -416,4 +427,4 @@ def _remove_drafts(folder: Path, keys: Collection[str]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if hasattr(value, "item") else value
