@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
@@ -104,12 +105,12 @@ class Capture:
         ):
             if value not in allowed:
                 raise InputError(f"expected Capture({name}=...) to be one of {', '.join(allowed)}, got {value!r}.")
-        for name, values in (
-            ("heads", _listed(self.heads)),
-            ("steps", None if isinstance(self.steps, slice) else _listed(self.steps)),
-        ):
-            if values is not None and (not values or any(not isinstance(v, int) or isinstance(v, bool) for v in values)):
-                raise InputError(f"expected Capture({name}=...) to be whole numbers, got {values!r}.")
+        for name in ("kinds", "layers"):
+            values = _listed(getattr(self, name))
+            if values is not None and (not values or any(not isinstance(v, str) for v in values)):
+                raise InputError(f"expected Capture({name}=...) to be a string or several, got {getattr(self, name)!r}.")
+        for name in ("heads", "steps"):  # numpy's numbers become Python's, for the policy is kept as JSON
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if any(head < 0 for head in _listed(self.heads) or ()):
             raise InputError(f"expected Capture(heads=...) to count from 0, got {self.heads!r}.")
         if self.budget is not None:
@@ -188,4 +189,28 @@ class Capture:
 def _listed(value: Any) -> tuple[Any, ...] | None:
     if value is None:
         return None
-    return (value,) if isinstance(value, (str, int)) else tuple(value)
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+
+
+def _whole(name: str, value: Any) -> Any:
+    """Return `value` with its numbers as plain integers: one, several in a tuple, a slice of them, or None."""
+    sliced = isinstance(value, slice)
+    numbers = (value.start, value.stop, value.step) if sliced else _listed(value)
+    if numbers is None:
+        return None
+    kept = [None if sliced and number is None else _integer(number) for number in numbers]
+    wrong = any(new is None and old is not None for new, old in zip(kept, numbers, strict=True)) or (sliced and kept[2] == 0)
+    if not kept or wrong or (sliced and name != "steps"):
+        raise InputError(f"expected Capture({name}=...) to be whole numbers, got {value!r}.")
+    if sliced:
+        return slice(*kept)
+    return tuple(kept) if isinstance(value, Iterable) else kept[0]
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -18,6 +18,11 @@ from vico_lens.schema import TokenTable
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
 
+# Scripts that put no space between words (Thai, Lao, Khmer, Burmese, kana, Han): there a name may begin and end anywhere.
+_RANGES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_UNSPACED = re.compile(f"[{_RANGES}]")
+_SPACED = rf"[^\W{_RANGES}]"
+
 PhraseFinder: TypeAlias = Callable[[str, Collection[str]], Iterable[Phrase]]
 
 
@@ -196,7 +201,9 @@ def _occurrences(prompt: str, name: str) -> list[tuple[int, int]]:
     parts = name.split()
     if not parts:
         return []
-    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, parts)) + r"(?!\w)"
+    before = "" if _UNSPACED.match(name.strip()[0]) else rf"(?<!{_SPACED})"
+    after = "" if _UNSPACED.match(name.strip()[-1]) else rf"(?!{_SPACED})"
+    pattern = before + r"\s+".join(map(re.escape, parts)) + after
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
 
 

@@ -288,12 +288,15 @@ def _call(
         if any(not 0 <= head < weights.sizes["head"] for head in heads):
             raise InputError(f"heads: expected some of 0..{weights.sizes['head'] - 1}; got {list(heads)}.")
         pick["head"] = list(heads)
+    rows = weights.sizes.get("prompt", 1)
+    if not 0 <= (prompt or 0) < rows:
+        raise InputError(f"prompt: expected one of 0..{rows - 1}; got {prompt}.")
     if "prompt" in weights.dims:
         pick["prompt"] = prompt or 0
+    labels = np.atleast_1d(weights.coords["branch"].values).tolist() if "branch" in weights.coords else ["cond"]
+    if branch is not None and branch not in labels:
+        raise InputError(f"branch: expected one of {labels}; got {branch!r}.")
     if "branch" in weights.dims:
-        labels = weights.coords["branch"].values.tolist()
-        if (branch or "cond") not in labels:
-            raise InputError(f"branch: expected one of {labels}; got {branch!r}.")
         pick["branch"] = labels.index(branch or "cond")
     return weights.isel(pick)
 

@@ -51,8 +51,14 @@ class Recording:
         self._tree: xr.DataTree | None = None
         self._video: np.ndarray | None = None
         self._undo = ExitStack()
+        self._entered = False
 
     def __enter__(self) -> Recording:
+        if self._entered:
+            raise TracingError(
+                "expected a trace to be entered once, got a second `with`: call vico_lens.trace again for another run."
+            )
+        self._entered = True
         with ExitStack() as undo:
             undo.enter_context(kept_frames(self._pipe, self._take))
             undo.enter_context(self._tracer)

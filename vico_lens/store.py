@@ -21,7 +21,7 @@ from vico_lens.layout import Header, token_coords
 from vico_lens.schema import AttentionCall, Branch, TokenKind, TokenTable
 from vico_lens.storage.background import Background
 from vico_lens.storage.opening import chunked, open_store
-from vico_lens.storage.places import check_free, pack, partial_of, remove
+from vico_lens.storage.places import check_free, local_path, pack, partial_of, remove
 from vico_lens.storage.tracefile import TraceFile, plain_attrs
 from vico_lens.storage.zarrfile import Directory, Memory, Tree
 
@@ -143,7 +143,7 @@ class TraceWriter:
         for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}; got {value!r}.")
-        self.path = None if to is None else Path(to)
+        self.path = None if to is None else local_path(to)
         self.form: Form = form
         self.dtype: Precision = dtype
         self._overwrite = overwrite

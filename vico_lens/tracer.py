@@ -120,6 +120,7 @@ class Tracer:
         self._offset = 0
         self._broken = False
         self._halves: set[Branch] = set()
+        self._given: set[Branch] = set()
 
     def __enter__(self) -> Tracer:
         with ExitStack() as undo:
@@ -169,17 +170,38 @@ class Tracer:
                 self._check_halves()
             self._finish()
             self._step = step
+            self._given.clear()
         if not self.started:
             check_budget(self._pipe, moment, self.capture)
             self._start(moment)
-        self._halves.update(label[0] for label in moment.labels if label is not None)
         moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
+        if call is not None and call.first_order:
+            moment.labels = self._once(moment.labels)
+        self._halves.update(label[0] for label in moment.labels if label is not None)
         if step not in self.experts.setdefault(moment.denoiser, []):
             self.experts[moment.denoiser].append(step)
         self._broken = True
 
+    def _once(self, labels: tuple[Label | None, ...]) -> tuple[Label | None, ...]:
+        """Give each half once a step: a further pass (skipped layers, isolated modalities) must not take its place."""
+        new = {label[0] for label in labels if label is not None} - self._given
+        self._given |= new
+        return tuple(label if label is not None and label[0] in new else None for label in labels)
+
     def _end(self, moment: Moment, failed: bool) -> None:
         self._broken = failed
+        if not failed and self.watch.forwards == 1:
+            self._check_selection()
+
+    def _check_selection(self) -> None:
+        """Refuse a capture that selects no site, after the first forward and not after the last: its trace would be empty."""
+        sites = self.watch.book.sites.values()
+        if not any(self.capture.wants(site) for site in sites):
+            groups = ", ".join(sorted({site.group for site in sites}))
+            raise TracingError(
+                f"expected Capture(kinds={self.capture.kinds!r}, layers={self.capture.layers!r}) to select some attention "
+                f"site of {type(self._pipe).__name__}, got none: it has {groups}, in modules such as {next(iter(sites)).module}."
+            )
 
     def _start(self, moment: Moment) -> None:
         call = moment.call

@@ -98,6 +98,8 @@ class Watch:
     _place: tuple[int, float, str] | None = field(init=False, default=None)
     _counted: int = field(init=False, default=-1)
     _reported: set[str] = field(init=False, default_factory=set)
+    _sites: dict[str, bool] = field(init=False, default_factory=dict)
+    _first: dict[str, set[str]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.family = family_of(self.pipe)
@@ -167,12 +169,11 @@ class Watch:
             )
 
     def leave(self, denoiser: str, *, failed: bool) -> None:
-        """Check that every attention site that ran was seen, the first time, and close the forward."""
+        """Check that every attention site that ran was seen, and close the forward."""
         moment = self.moment
         assert moment is not None
         if not failed:
-            if self.forwards == 0:
-                self._check(denoiser)
+            self._check(denoiser)
             self.forwards += 1
         if self.end is not None:
             self.end(moment, failed)
@@ -196,7 +197,12 @@ class Watch:
 
     def _check(self, denoiser: str) -> None:
         ran = self.interception.executed if self.interception is not None else set()
-        silent = [path for path in sorted(ran) if path not in self._reported and self._is_site(path)]
+        for path in ran - self._sites.keys():
+            self._sites[path] = self._is_site(path)
+        silent = sorted(path for path in ran - self._reported if self._sites[path])
+        if self._pass == 0:  # further passes of a step may skip layers on purpose: a guidance of its own
+            first = self._first.setdefault(denoiser, set(self._reported))
+            silent += sorted(path for path in first - ran if self._is_site(path))
         if silent or not self.book.sites:
             names = ", ".join(f"{denoiser}.{path}" for path in silent[:4]) or f"any module of {denoiser}"
             raise TracingError(

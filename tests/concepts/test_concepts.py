@@ -240,3 +240,26 @@ def test_tiny_world_concepts_are_the_pieces_of_their_words(objects: int) -> None
         assert tuple(concept.name for concept in found) == prompt.concepts
         for concept in found:
             assert tokenizer.decode([ids[token] for token in concept.tokens]).strip() == concept.name
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name", "spans"),
+    [
+        ("一只螃蟹在打碟", "螃蟹", [(2, 4)]),
+        ("红色cat在跑", "cat", [(2, 5)]),
+        ("ひらがな猫です", "猫", [(4, 5)]),
+        ("a concatenated cat", "cat", [(15, 18)]),
+    ],
+)
+def test_names_in_scripts_without_spaces_begin_and_end_anywhere(prompt: str, name: str, spans: list[tuple[int, int]]) -> None:
+    tokenizer = Characters()
+    (concept,) = find_concepts(prompt, [name], tokenizer)
+    assert concept.span == spans[0]
+    assert concept.tokens == tuple(index for start, stop in spans for index in range(start, stop))
+
+
+class Characters:
+    """A tokenizer of single characters, without special tokens."""
+
+    def __call__(self, text: str, **options: object) -> dict[str, list[object]]:
+        return {"offset_mapping": [(at, at + 1) for at in range(len(text))], "special_tokens_mask": [0] * len(text)}

@@ -36,6 +36,8 @@ class Background:
         with self._change:
             self._change.wait_for(lambda: self._error or self._bytes == 0 or self._bytes + size <= self.limit)
             self._raise()
+            if self._stopped:  # nobody would do the work, and `drain` would wait for ever
+                raise RuntimeError("expected work before stop(); got it after. Make a new Background.")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vico-lens-writer", daemon=True)
                 self._thread.start()

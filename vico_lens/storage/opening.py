@@ -6,6 +6,7 @@ Only steps that were finished are shown. A store whose writer was killed opens l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ def _root(source: Any, name: str) -> tuple[zarr.Group, Path | None]:
     """Open the root group, whatever is wrong said in words; and the folder it is in, if it is in one."""
     store, folder = source, None
     if isinstance(source, str | PathLike):
-        path = Path(source)
+        path = Path(source).expanduser()
         if not path.exists() and partial_of(path).exists():
             path = partial_of(path)  # a zip whose writer was killed
         if not path.exists() and "://" not in str(source):
@@ -171,8 +172,11 @@ class _Reader:
             ) from error
 
     def within(self, group: str) -> Read:
-        """Return `read` for the arrays of one group."""
-        return lambda name, key: self.read(f"{group}/{name}", key)
+        """Return `read` for the arrays of one group; it can be pickled, as trees that go to other processes are."""
+        return partial(self._read_in, group)
+
+    def _read_in(self, group: str, name: str, key: tuple[Any, ...]) -> np.ndarray:
+        return self.read(f"{group}/{name}", key)
 
 
 def _as_slice(part: Any) -> Any:

@@ -7,9 +7,36 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from vico_lens.errors import StoreError, VicoLensError
+from vico_lens.errors import InputError, StoreError, VicoLensError
 
-__all__ = ["check_free", "pack", "partial_of", "remove"]
+__all__ = ["check_free", "local_path", "pack", "partial_of", "remove"]
+
+
+def local_path(to: str | os.PathLike[str]) -> Path:
+    """Return where a trace is to be written, ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        If it is no path.
+    StoreError
+        If it is a URL, or names no folder.
+
+    Examples
+    --------
+    >>> local_path("runs/crab.zarr").name
+    'crab.zarr'
+    """
+    if not isinstance(to, str | os.PathLike):
+        raise InputError(f"to: expected a path, or None for memory; got {type(to).__name__}.")
+    if "://" in str(to):
+        raise StoreError(
+            f"expected a folder or a .zip on this machine to write a trace to, got {to}. Write it here, then copy it."
+        )
+    path = Path(to).expanduser()
+    if not path.name:
+        raise StoreError(f"expected a path that ends in the name of the trace, got {str(to)!r}. Add a name such as run.zarr.")
+    return path
 
 
 def partial_of(path: Path) -> Path:
