@@ -23,8 +23,8 @@ import vico_lens as vl
 from benchmarks.reliability import COUNT, FIRST_SEED, SEED
 from benchmarks.reliability import RAW as RELIABILITY
 from vico_lens.faithfulness import concept_shares
+from vico_lens.plot import wilson
 from vico_lens.tinyworld import judge, sample_prompts
-from vico_lens.tinyworld.measure import wilson
 
 RAW = Path(__file__).parent / "results" / "drowned.jsonl"
 TABLE = RAW.with_suffix(".json")

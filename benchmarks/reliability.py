@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import vico_lens as vl
 from vico_lens.attribution import DEFAULT_METHOD
+from vico_lens.plot import wilson
 from vico_lens.tinyworld import TinyPrompt, judge, parse_prompt, sample_prompts
-from vico_lens.tinyworld.measure import wilson
 
 RAW = Path(__file__).parent / "results" / "reliability.jsonl"
 TABLE = Path(vl.__file__).parent / "tinyworld" / "reliability.json"

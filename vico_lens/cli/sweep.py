@@ -233,13 +233,13 @@ def _bar() -> Iterator[Any]:
 
 def _summary(index: xr.Dataset) -> dict[str, Any]:
     """One condition: how many clips are right, with a 95 % interval, and what a run cost."""
-    from vico_lens.tinyworld.measure import wilson
+    from vico_lens.plot.intervals import wilson
 
     row: dict[str, Any] = {"runs": index.sizes["run"]}
     if "all_correct" in index:
         right = index.all_correct.values.astype(float)
         judged = right[np.isfinite(right)]
-        low, high = wilson(int(judged.sum()), len(judged))
+        low, high = wilson(int(judged.sum()), len(judged)) if len(judged) else (0.0, 1.0)
         row |= {"all_right": float(judged.mean()) if len(judged) else None, "low": low, "high": high}
     if "updates" in index:
         row["updates"] = float(np.nan_to_num(index.updates.values.astype(float)).mean())

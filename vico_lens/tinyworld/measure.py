@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vico_lens.plot.intervals import wilson
 from vico_lens.tinyworld.judge import Verdict, judge
 from vico_lens.tinyworld.prompts import TinyPrompt, sample_prompts
 
-__all__ = ["CLASSES", "generate", "summarise", "wilson"]
+__all__ = ["CLASSES", "generate", "summarise"]
 
 # Prompt seeds of the published table. Other scripts that choose settings must use other seeds.
 CLASSES: dict[str, dict[str, Any]] = {
@@ -33,21 +33,6 @@ CLASSES: dict[str, dict[str, Any]] = {
     "three objects": {"objects": 3, "seed": 105},
 }
 _FIRST_SEED = 10_000
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a share (95 % for the default `z`).
-
-    Examples
-    --------
-    >>> [round(bound, 3) for bound in wilson(95, 100)]
-    [0.888, 0.978]
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share, weight = successes / trials, z * z / trials
-    centre, half = share + weight / 2, z * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    return (centre - half) / (1 + weight), (centre + half) / (1 + weight)
 
 
 def generate(
