@@ -52,6 +52,13 @@ CASES = {
         InputError,
         r"sink: expected a mask of shape \(4, 4, 4\) .*got \(4, 3, 3\)",
     ),
+    "a mask of a picture": (
+        fake_trace,
+        ("max_flow",),
+        {"sink": np.full((4, 4, 4), 255, np.uint8)},
+        InputError,
+        r"sink: expected a mask of booleans or of capacities in 0\.\.1; got others",
+    ),
     "an empty mask": (
         fake_trace,
         ("max_flow",),

@@ -172,7 +172,7 @@ def test_masks_as_sinks(unet_tree):
         vl.attribute(unet_tree, "max_flow", sink=np.ones((3, 4, 4), bool))
     with pytest.raises(InputError, match="at least one video token in every mask"):
         vl.attribute(unet_tree, "max_flow", sink=np.zeros((3, 2, 2), bool))
-    with pytest.raises(InputError, match="not negative"):
+    with pytest.raises(InputError, match="capacities in 0"):
         vl.attribute(unet_tree, "max_flow", sink=np.full((3, 2, 2), np.nan))
     with pytest.raises(InputError, match="expected 'video', 'frame', 'token' or a mask"):
         vl.attribute(unet_tree, "max_flow", sink="whole")

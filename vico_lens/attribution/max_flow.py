@@ -39,8 +39,8 @@ def sinks_of(sink: Sink, grid: Grid) -> str | Tensor:
             f"sink: expected a mask of shape {grid} (frames, rows, columns of the token grid), or several stacked; got "
             f"{tuple(mask.shape)}. Bring the mask to that grid, or choose grid= to be the mask's."
         )
-    if mask.is_complex() or not bool(torch.isfinite(mask.double()).all()) or bool((mask.double() < 0).any()):
-        raise InputError("sink: expected a mask of booleans or of finite capacities that are not negative; got others.")
+    if mask.is_complex() or not bool(((mask.double() >= 0) & (mask.double() <= 1)).all()):
+        raise InputError("sink: expected a mask of booleans or of capacities in 0..1; got others. Of a picture take mask > 0.")
     if not bool((mask > 0).flatten(-3).any(-1).all()):
         raise InputError("sink: expected at least one video token in every mask; got an empty one.")
     return mask
