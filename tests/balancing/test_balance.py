@@ -352,3 +352,11 @@ def test_what_is_no_verdict_is_told_apart(tiny: TinyPipeline, verdict: Any, foun
 
     with pytest.raises(BalanceError, match=f"expected Own to return a Verdict of a scalar loss and 2 strengths.*{found}"):
         balanced(tiny, objective=Own())
+
+
+def test_a_session_whose_pipeline_was_never_called_is_an_error_and_not_an_unbalanced_video(tiny: TinyPipeline) -> None:
+    another = tiny_pipeline("animatediff-t2v")
+    with pytest.raises(BalanceError, match=r"denoiser \(unet\) never ran: call the same pipe object"), balance(tiny.pipe, NAMES):
+        another.run()
+    with pytest.raises(KeyError), balance(tiny.pipe, NAMES):  # the caller's own error is not hidden
+        raise KeyError
