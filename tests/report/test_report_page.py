@@ -18,7 +18,7 @@ from vico_lens.errors import InputError
 from vico_lens.report import LIMIT, Outcome, build_report
 from vico_lens.report.markup import el, json_block
 from vico_lens.report.outcome import ruling
-from vico_lens.report.story import mark_prompt
+from vico_lens.report.story import Run, Story, mark_prompt
 from vico_lens.report.tables import facts, flow_table
 from vico_lens.testing.traces import fake_trace
 from vico_lens.tinyworld import judge, parse_prompt, render
@@ -338,3 +338,24 @@ def test_provenance_is_opened_and_bounded():
     said = page.said()
     assert "steps: ; kinds: cross" in said and "{oops" in said and "10,000 characters" in said and "0, 1, 2" in said
     assert len(said) < 3000
+
+
+def test_rates_are_told_for_one_kind_of_prompts(tmp_path):
+    """Two conditions of one kind and half of those of another would invite a comparison that is not there."""
+    rates = [
+        {"label": label, "group": group, "successes": 5, "trials": 10}
+        for label in ("pairs", "triples")
+        for group in ("plain", "random", "balanced")
+    ]
+    story = Story("a red circle", Run.of(least()), None, rates)
+    told = "".join(str(sentence) for sentence in story.brief())
+    assert told.count("pairs") == 3
+    assert "triples" not in told
+
+
+def test_flow_into_each_frame_says_so():
+    flow = xr.Dataset(
+        {"value": ("concept", [2.0]), "gap": (("concept", "frame"), np.zeros((1, 2)))}, coords={"concept": ["red circle"]}
+    )
+    assert "Each frame of the video is a sink of its own." in str(flow_table(flow))
+    assert "Each frame" not in str(flow_table(flow.isel(frame=0)))

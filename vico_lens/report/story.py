@@ -154,7 +154,8 @@ class Story:
     def _often(self) -> list[Any]:
         if not self.rates:
             return []
-        counted = [row for row in self.rates if row["rate"] and row["trials"]][:4]
+        counted = [row for row in self.rates if row["rate"] and row["trials"]]
+        counted = [row for row in counted if row["label"] == counted[0]["label"]]  # one kind of prompts; the table has the others
         parts: list[Any] = ["This is one clip. Over many, the judge finds all correct in "]
         for i, row in enumerate(counted):
             group = f", {row['group']}" if row["group"] else ""
