@@ -70,7 +70,7 @@ def load_pipeline(
     if bundled or (Path(source).is_dir() and _is_tinyworld(pipe)):
         pipe = with_defaults(pipe)
     _check_video(pipe, source)
-    return pipe if device is None else pipe.to(device)
+    return pipe if device is None else _placed(pipe, device)
 
 
 def _check_source(source: str, *, bundled: bool, local_files_only: bool) -> None:
@@ -111,6 +111,18 @@ def _from_pretrained(source: str, dtype: torch.dtype | None, local_files_only: b
             else "Check the name and the connection."
         )
         raise ModelError(f"expected to load the pipeline {source}, got: {first} {hint}") from None
+
+
+def _placed(pipe: Any, device: torch.device | str) -> Any:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"expected device to be one that this torch can use, got {str(device)!r}: {first}. Use 'cpu', or install a build of "
+            "torch for that device."
+        ) from None
+    return pipe.to(device)
 
 
 def _dtype_named(name: str) -> torch.dtype:

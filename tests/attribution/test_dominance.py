@@ -114,3 +114,13 @@ def test_bad_input():
         dominance([])
     with pytest.raises(InputError, match="confidence"):
         dominance(good, confidence=95)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [(xr.DataTree(), "DataTree"), (xr.Dataset(), "Dataset"), ([], "a list of nothing"), (["run.zarr"], "a list of ['str']")],
+)
+def test_what_is_no_influence_is_called_by_its_name(wrong, named):
+    with pytest.raises(InputError) as caught:
+        dominance(wrong)
+    assert f"got {named}. vico_lens.attribute makes one of a trace." in str(caught.value)

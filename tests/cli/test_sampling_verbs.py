@@ -284,3 +284,17 @@ class TestWrongUse:
 
     def test_trace_without_a_place(self, run: Callable) -> None:
         assert "--out" in run("trace", PROMPT).line
+
+
+def test_arguments_that_the_pipeline_refuses_are_one_line_and_leave_nothing(model: Path, run: Callable, tmp_path: Path) -> None:
+    result = run("trace", PROMPT, "--model", model, "--call", "height=17", "--steps", 2, "--out", tmp_path / "run.zarr")
+    assert result.code == 1
+    assert len(result.err.strip().splitlines()) == 1
+    assert "expected AnimateDiffPipeline to run with" in result.err
+    assert "height=17" in result.err or "'height': 17" in result.err
+    assert "divisible by 8" in result.err
+    assert not (tmp_path / "run.zarr").exists()
+    unknown = run("balance", PROMPT, "--model", model, "--call", "num_frame='x'", "--call", "width=17", "--out", tmp_path / "b")
+    assert unknown.code == 1
+    assert "Traceback" not in unknown.err
+    assert not (tmp_path / "b").exists()

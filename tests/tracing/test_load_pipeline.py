@@ -61,3 +61,15 @@ def test_what_is_no_pipeline_is_one_clear_line(folder: Path, tmp_path: Path) -> 
     (broken / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="expected to load the pipeline"):
         load_pipeline(broken)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta:nonsense"])
+def test_a_device_that_torch_does_not_have_is_one_clear_line(folder: Path, device: str) -> None:
+    with pytest.raises(ModelError, match=f"expected device to be one that this torch can use, got '{device}'.*Use 'cpu'"):
+        load_pipeline(folder, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_cuda_without_cuda_says_what_to_do(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"got 'cuda': .* Use 'cpu', or install a build of torch"):
+        load_pipeline(folder, device="cuda")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vico_lens.errors import InputError
+from vico_lens.errors import InputError, ModelError, VicoLensError
 
 __all__ = ["Request", "assignments", "check_prompt", "quiet_pipeline"]
 
@@ -67,6 +67,11 @@ class Request:
         -------
         ndarray
             The video, uint8 ``(frame, row, column, channel)``.
+
+        Raises
+        ------
+        ModelError
+            If the pipeline refuses its arguments or breaks off with them.
         """
         import torch
 
@@ -75,7 +80,16 @@ class Request:
         # disable=None: tqdm draws the bar on a terminal only, so that logs stay readable.
         pipe.set_progress_bar_config(desc=label, leave=False, file=sys.stderr, disable=None)
         generator = torch.Generator().manual_seed(self.seed)
-        return to_rgb(pipe(self.prompt, generator=generator, **self.call).frames)
+        try:
+            frames = pipe(self.prompt, generator=generator, **self.call).frames
+        except (RuntimeError, ValueError, TypeError) as error:
+            if isinstance(error, VicoLensError):
+                raise
+            raise ModelError(
+                f"expected {type(pipe).__name__} to run with {dict(self.call) or 'its own settings'}; it says: {error} "
+                "Change --call, --steps or --guidance."
+            ) from error
+        return to_rgb(frames)
 
 
 def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: bool = False) -> Any:

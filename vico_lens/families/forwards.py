@@ -72,8 +72,11 @@ def forward_of(
     elif sample.ndim == 5:
         grids = _levels(family, module, [int(sample.shape[axis]) for axis in _AXES[family.latents]])
     else:
+        image = (
+            " Four dimensions are those of a pipeline that makes images: use one that makes videos." if sample.ndim == 4 else ""
+        )
         raise TracingError(
-            f"expected latents of 5 dimensions {family.latents} for family {family.name!r}, got {tuple(sample.shape)}."
+            f"expected latents of 5 dimensions {family.latents} for family {family.name!r}, got {tuple(sample.shape)}.{image}"
         )
     return Forward(module, inputs, int(sample.shape[0]), grids, _text_lengths(family, inputs))
 
