@@ -165,7 +165,7 @@ class Capture:
         heads = _listed(self.heads)
         if heads is None:
             return None
-        chosen = [head for head in heads if head < site.heads]
+        chosen = sorted({head for head in heads if head < site.heads})
         if not chosen:
             raise InputError(
                 f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}."

@@ -6,6 +6,7 @@ dimensions, coordinates and attributes are written down once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,20 +167,33 @@ def assemble(header: Header, groups: Mapping[str, Group], video: Any | None = No
     """
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(coords=root_coords(header), attrs=header.attrs)}
     for name, group in sorted(groups.items()):
-        nodes[f"/{name}"] = _dataset(group, branch=len(header.branches) > 1, prompt=header.prompts > 1)
+        nodes[f"/{name}"] = _dataset(group, header)
     if video is not None:
         nodes["/video"] = xr.Dataset({"rgb": (("frame", "row", "column", "channel"), video, {"long_name": "generated video"})})
     return xr.DataTree.from_dict(nodes, name="trace")
 
 
-def _dataset(group: Group, *, branch: bool, prompt: bool) -> xr.Dataset:
+def _dataset(group: Group, header: Header) -> xr.Dataset:
+    branch, prompt = len(header.branches) > 1, header.prompts > 1
     attrs = {"long_name": "attention weight", "units": "1", "valid_min": 0.0, "valid_max": 1.0}
     variables = {
         name: xr.Variable(dims, group.arrays[name], attrs, group.encoding.get(name), fastpath=True)
         for name, dims in weights_dims(group.kind, branch=branch, prompt=prompt).items()
         if name in group.arrays
     }
-    return xr.Dataset(variables, site_coords(group.sites), group_attrs(group.kind, group.grid))
+    coords = site_coords(group.sites)
+    if heads := _chosen_heads(header.attrs):  # some of the model's: known by its numbers, not by their place here
+        coords["head"] = (("head",), np.array(heads[: max(site.heads for site in group.sites)], dtype=np.int64))
+    return xr.Dataset(variables, coords, group_attrs(group.kind, group.grid))
+
+
+def _chosen_heads(attrs: Mapping[str, Any]) -> list[int]:
+    """Heads that the capture of a trace chose, ascending; empty if it kept all."""
+    try:
+        heads = json.loads(attrs.get("capture", "{}"))["heads"]
+    except (KeyError, TypeError, ValueError):
+        return []
+    return [heads] if isinstance(heads, int) else sorted(set(heads or ()))
 
 
 def attention_groups(tree: xr.DataTree) -> Iterator[tuple[str, Kind, tuple[int, int, int], xr.DataTree]]:

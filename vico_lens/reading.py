@@ -285,9 +285,10 @@ def _call(
     """Select one call, without loading it."""
     pick: dict[str, Any] = {"step": step, "layer": layer}
     if heads is not None:
-        if any(not 0 <= head < weights.sizes["head"] for head in heads):
-            raise InputError(f"heads: expected some of 0..{weights.sizes['head'] - 1}; got {list(heads)}.")
-        pick["head"] = list(heads)
+        kept = weights["head"].values.tolist()  # 0, 1, ... unless the capture chose some
+        if any(head not in kept for head in heads):
+            raise InputError(f"heads: expected some of {kept}; got {list(heads)}.")
+        pick["head"] = [kept.index(head) for head in heads]
     rows = weights.sizes.get("prompt", 1)
     if not 0 <= (prompt or 0) < rows:
         raise InputError(f"prompt: expected one of 0..{rows - 1}; got {prompt}.")

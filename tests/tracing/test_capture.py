@@ -63,7 +63,7 @@ def test_sites_by_kind_and_pattern(capture: Capture, wanted: bool) -> None:
 
 def test_heads() -> None:
     assert Capture().chosen_heads(SITE) is None
-    assert Capture(heads=[3, 0, 9]).chosen_heads(SITE) == [3, 0]
+    assert Capture(heads=[3, 0, 9]).chosen_heads(SITE) == [0, 3]
     with pytest.raises(InputError, match="has 0 to 3"):
         Capture(heads=9).chosen_heads(SITE)
 

@@ -182,3 +182,18 @@ def test_a_further_pass_of_a_step_does_not_replace_the_conditional_one() -> None
         torch.testing.assert_close(
             torch.from_numpy(guided.tree[group][block].values), torch.from_numpy(plain.tree[group][block].values)
         )
+
+
+def test_chosen_heads_keep_their_numbers(latte: TinyPipeline) -> None:
+    with vl.trace(latte.pipe, capture=vl.Capture(steps=0, kinds="cross")) as whole:
+        latte.run(seed=0)
+    with vl.trace(latte.pipe, capture=vl.Capture(steps=0, kinds="cross", heads=[1, 1])) as part:
+        latte.run(seed=0)
+    group = next(node.path for node in part.tree.subtree if node.path.startswith("/cross/"))
+    chosen = part.tree[group].to_dataset().weights
+    assert chosen.coords["head"].values.tolist() == [1]
+    np.testing.assert_array_equal(chosen.sel(head=1).values, whole.tree[group].to_dataset().weights.isel(head=1).values)
+    one = concept_maps(whole.tree, ["circle"], heads=[1])
+    np.testing.assert_allclose(concept_maps(part.tree, ["circle"], heads=[1]).values, one.values, atol=1e-7)
+    with pytest.raises(InputError, match=r"heads: expected some of \[1\]"):
+        concept_maps(part.tree, ["circle"], heads=[0])
