@@ -71,7 +71,8 @@ def harm(pair: Pair) -> None:
     layout.lead(
         "What it cost, and whether it did harm",
         f"{cost:.2g} times the denoiser's work of the plain run; the videos differ by {change:.3f} of full range. A large "
-        "drop of sharpness, or more flicker or clipped values, is what too strong an update looks like.",
+        "drop of sharpness, or more flicker or clipped values, is what too strong an update looks like. Shares in this table are "
+        "those of the steps that were looked at, each before its update: not those above, which are of the whole run.",
     )
     st.dataframe(report_table(pair.report).round(4).rename_axis("measure").reset_index(), hide_index=True)
     st.download_button("Log as CSV", pair.log.to_dataframe().to_csv().encode(), "balance.csv", "text/csv")
