@@ -9,27 +9,79 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
-from vico_lens.interception import intercept
+from vico_lens.interception import Attended, intercept
 from vico_lens.schema import AttentionCall, Branch
-from vico_lens.watch import Moment, Watch
+from vico_lens.watch import Label, Moment, Watch
 
 __all__ = ["DryCalls", "dry_calls", "first_moment"]
+
+_TENSORS = ("query", "key", "probabilities")
 
 
 @dataclass(frozen=True, slots=True)
 class DryCalls:
-    """The attention calls of one denoiser forward, tensors without numbers, and whether the forward was a real one."""
+    """What one denoiser forward does, as far as tracing is concerned; its tensors have shapes and no numbers.
+
+    Attributes
+    ----------
+    calls : tuple of AttentionCall
+        Its attention calls, of the guidance halves asked for.
+    runs : tuple of Attended
+        What the interception reported, in order; masks are whole where the forward was a real one.
+    labels : tuple
+        Guidance half and prompt of each row, as `calls` were told apart.
+    functions : int
+        Calls of torch's functions, attention or not.
+    real : bool
+        Whether the forward ran on numbers.
+    """
 
     calls: tuple[AttentionCall, ...]
+    runs: tuple[Attended, ...]
+    labels: tuple[Label | None, ...]
+    functions: int
     real: bool
+
+
+class _Keep(Watch):
+    """A watch that keeps what the interception reports."""
+
+    runs: list[Attended]
+
+    def attended(self, run: Attended) -> None:
+        """Keep it, without numbers, and hand on its calls."""
+        calls = [
+            replace(
+                raw,
+                query=_shape(raw.query),
+                key=_shape(raw.key),
+                mask=_kept(raw.mask),
+                probabilities=_shape(raw.probabilities),
+            )
+            for raw in run.calls
+        ]
+        pieces = [shape for piece in run.pieces if (shape := _shape(piece)) is not None]
+        self.runs.append(replace(run, calls=calls, pieces=pieces))
+        super().attended(run)
+
+
+class _Count(TorchFunctionMode):
+    """Counts calls of torch's functions."""
+
+    count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 class _Stop(BaseException):
@@ -90,7 +142,7 @@ def dry_calls(pipe: Any, moment: Moment, branches: tuple[Branch, ...]) -> DryCal
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        return DryCalls(_forward(pipe, moment, labels, branches, mode), real=False)
+        return _forward(pipe, moment, labels, branches, mode)
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         if _absent(moment.forward.module):
             raise TracingError(
@@ -98,7 +150,14 @@ def dry_calls(pipe: Any, moment: Moment, branches: tuple[Branch, ...]) -> DryCal
                 f"({str(error).splitlines()[0]}): give it weights, random ones will do."
             ) from None
         # data-dependent shapes end here, in many guises; a fault of the model shows again in the real forward
-        return DryCalls(_forward(pipe, moment, labels, branches, None), real=True)
+    try:
+        return _forward(pipe, moment, labels, branches, None)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise TracingError(
+            f"expected {type(moment.forward.module).__name__} to run on what the pipeline prepared for it, got "
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}. The pipeline call itself would fail in the same way: "
+            "check its height, width and num_frames."
+        ) from error
 
 
 def _absent(module: nn.Module) -> bool:
@@ -107,19 +166,15 @@ def _absent(module: nn.Module) -> bool:
     return not offloaded and any(parameter.is_meta for parameter in module.parameters())
 
 
-def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...], mode: Any) -> tuple[AttentionCall, ...]:
+def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...], mode: Any) -> DryCalls:
     calls: list[AttentionCall] = []
 
     def keep(call: AttentionCall) -> None:
-        empty = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device="meta") for x in (call.query, call.key)]
-        call.query, call.key = empty
-        if call.probabilities is not None:
-            call.probabilities = torch.empty(call.probabilities.shape, dtype=call.probabilities.dtype, device="meta")
-        if call.bias is not None:
-            call.bias = torch.empty(call.bias.shape, dtype=call.bias.dtype, device="meta")
-        calls.append(call)
+        query, key, bias = _shape(call.query), _shape(call.key), _shape(call.bias)
+        calls.append(replace(call, query=query, key=key, bias=bias, probabilities=_shape(call.probabilities)))
 
-    watch = Watch(pipe, keep, branches, rows=labels, step=0, timestep=0.0, forward=moment.forward)
+    watch = _Keep(pipe, keep, branches, rows=labels, step=0, timestep=0.0, forward=moment.forward)
+    watch.runs = []
     root = moment.forward.module
     inputs = dict(moment.forward.inputs)
     extra = inputs.pop("kwargs", {})
@@ -131,6 +186,17 @@ def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...
             return x if not isinstance(x, Tensor) else mode.from_tensor(x.to("meta") if absent else x)
 
         inputs, extra = tree_map(fake, (inputs, extra))
-    with intercept({moment.denoiser: root}, watch, exclusive=True) as watch.interception, torch.no_grad(), mode or nullcontext():
+    watched = intercept({moment.denoiser: root}, watch, exclusive=True)
+    with watched as watch.interception, torch.no_grad(), mode or nullcontext(), _Count() as counted:
         root(**inputs, **extra)
-    return tuple(calls)
+    return DryCalls(tuple(calls), tuple(watch.runs), tuple(labels), counted.count, real=mode is None)
+
+
+def _shape(x: Tensor | None) -> Tensor | None:
+    """The tensor without its numbers; how it lies in memory stays."""
+    return None if x is None else torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def _kept(mask: Tensor | None) -> Tensor | None:
+    """A mask with its numbers, if it has any: some models tell from it which tokens are there."""
+    return _shape(mask) if mask is None or mask.is_meta or type(mask).__name__ == "FakeTensor" else mask.detach().clone()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vico_lens.capture import Capture
-from vico_lens.estimate import site_bytes
+from vico_lens.costs import site_bytes
 from vico_lens.schema import AttentionSite, Kind
 
 if TYPE_CHECKING:

@@ -218,6 +218,12 @@ class TraceWriter:
         self._step = None
         self._submit(lambda: file.finish(step, timestep))
 
+    def flush(self) -> None:
+        """Wait until everything handed over so far is written."""
+        self._started()
+        with self._telling():
+            self._work.drain()
+
     def annotate(self, attrs: Mapping[str, object]) -> None:
         """Add or replace provenance that was learned on the way."""
         file, _ = self._started()

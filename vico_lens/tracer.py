@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from vico_lens.capture import Capture
+from vico_lens.costs import check_budget
 from vico_lens.errors import TracingError
-from vico_lens.estimate import check_budget
 from vico_lens.families.base import Grid
 from vico_lens.interception import intercept
 from vico_lens.provenance import provenance

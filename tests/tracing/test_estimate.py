@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from vico_lens.estimate import estimate
 from vico_lens.native import native_sizes
 from vico_lens.recording import trace
 from vico_lens.schema import AttentionCall
+from vico_lens.storage.tracefile import TraceFile
 from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
 from vico_lens.tracer import Tracer
 
@@ -112,3 +114,50 @@ def test_a_model_without_weights_is_estimated_from_its_configuration() -> None:
     mochi.pipe.transformer.to("meta")
     with mochi.context(), pytest.raises(TracingError, match="random ones will do"):
         estimate(mochi.pipe, mochi.prompt, **{name: value for name, value in mochi.kwargs.items() if name != "prompt"})
+
+
+class ByteClock:
+    """A clock that goes by the bytes written to a trace: a rehearsal timed by it gives the bytes of the whole run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes = 0
+        put = TraceFile.put
+
+        def counting(file: TraceFile, stored: Any, branch: int, prompt: int) -> None:
+            arrays = stored.arrays()
+            self.bytes += sum(values.nbytes for _, values in arrays.values())
+            put(file, replace(stored, arrays=lambda: arrays), branch, prompt)
+
+        monkeypatch.setattr(TraceFile, "put", counting)
+        monkeypatch.setattr("vico_lens.rehearsal.time.process_time", lambda: float(self.bytes))
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 4 << 10], ids=["whole", "in part"])
+@pytest.mark.parametrize(
+    ("name", "capture"),
+    [
+        ("wan21-t2v", Capture(branch="both")),  # halves in passes of their own
+        ("latte-t2v", Capture(store="factors", branch="both")),
+        ("animatediff-t2v", Capture(store="weights", heads=[1], steps=[0, 2])),
+        ("cogvideox-t2v", Capture(store="weights")),
+        ("hunyuan15-t2v", Capture(kinds="joint")),  # a mask that its forward looks into
+        ("sana-t2v", Capture()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_rehearsal_stands_for_every_byte_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, capture: Capture, limit: int
+) -> None:
+    for bound in ("_CALL", "_ALIKE", "_MAP"):
+        monkeypatch.setattr(f"vico_lens.rehearsal.{bound}", limit)
+    tiny = tiny_pipeline(name)
+    ByteClock(monkeypatch)
+    with tiny.context():
+        table = estimate(tiny.pipe, tiny.prompt, capture=capture, **arguments(tiny))
+    assert float(table.seconds) == pytest.approx(int(table.total_bytes), rel=0.02)
+
+
+def test_a_call_that_the_model_refuses_is_refused_by_the_plan_in_one_line() -> None:
+    tiny = tiny_pipeline("wan21-t2v")
+    with pytest.raises(TracingError, match="The pipeline call itself would fail in the same way: check its height"):
+        estimate(tiny.pipe, "a red circle")
