@@ -44,7 +44,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 import vico_lens as vl
-from vico_lens.estimate import site_bytes
+from vico_lens.costs import site_bytes
 from vico_lens.native import native_sizes
 from vico_lens.sites import AttentionSite
 from vico_lens.testing import tiny_pipeline
