@@ -40,7 +40,7 @@ def test_a_grid_goes_on_where_it_was(
     assert first.code == 0, first.err
     assert first.json["runs"] == 2 and first.json["conditions"]["plain"]["row_forwards"] == 4
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
-    module = sys.modules["vico_lens.sweep"]
+    module = sys.modules["vico_lens.sweep.record"]
     original, made = module.sample_run, []
 
     def break_off(pipe: object, one: object) -> object:
