@@ -74,7 +74,8 @@ def rehearse(
 
     Notes
     -----
-    Takes a second or two and at most a few hundred megabytes. Torch's own random numbers are not drawn from.
+    Takes a second or two, for a model at its native size several; and some hundred megabytes. Torch's own random numbers are
+    not drawn from.
     """
     parts = _parts(dry, {cost.call.site.module: cost for cost in costs}, capture, next(iter(Watch(pipe, _ignore).roots)))
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -123,7 +124,7 @@ def _parts(dry: DryCalls, costs: dict[str, Cost], capture: Capture, root: str) -
             if whole == cost.weights and cost.factors:  # a map that is computed: its work goes with its size
                 site = _smaller(site)
                 times *= site_bytes(cost.call.site, 1, heads)[0] / site_bytes(site, 1, heads)[0]
-        enough = min(alike[kind], max(2, _ALIKE // size))
+        enough = min(alike[kind], max(2, _ALIKE // max(size, _bytes(run, heads))))
         if taken[kind] < enough:
             taken[kind] += 1
             parts.append(_Part(_numbers(run, heads), site, times * alike[kind] / enough))
@@ -136,6 +137,12 @@ def _fewest(cost: Cost) -> int:
     if cost.call.bias is None or map_of_one <= factors_of_one:
         return 1
     return 1 + cost.call.bias.numel() // (map_of_one - factors_of_one)
+
+
+def _bytes(run: Attended, heads: int) -> int:
+    """Bytes of what a run hands over, of its first heads only."""
+    tensors = [x for call in run.calls for x in (call.query, call.key, call.probabilities) if x is not None]
+    return sum(x.nbytes for x in run.pieces) + sum(x.nbytes // x.shape[1] * min(heads, x.shape[1]) for x in tensors)
 
 
 def _likeness(run: Attended) -> object:
