@@ -18,9 +18,10 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -238,14 +239,15 @@ class Interception:
         if not self._stack or self._deaf():
             return
         given = dict(zip(_SDPA_ARGUMENTS, args, strict=False)) | dict(kwargs)
-        query, key, scale = given["query"], given["key"], given.get("scale")
+        query, key, mask = (_autocast(given.get(name)) for name in ("query", "key", "attn_mask"))
+        scale = given.get("scale")
         if key.shape[-3] != query.shape[-3] and given.get("enable_gqa"):
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
         self._stack[-1].calls.append(
             RawCall(
                 query=query,
                 key=key,
-                mask=given.get("attn_mask"),
+                mask=mask,
                 causal=bool(given.get("is_causal", False)),
                 scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
             )
@@ -258,6 +260,16 @@ class Interception:
         run = self._stack[-1]
         if isinstance(out, Tensor) and out.ndim >= 3 and any(hasattr(run.owner, name) for name in _PROJECTIONS):
             run.pieces.append(out)
+
+
+def _autocast(x: Any) -> Any:
+    """An operand in the precision that the kernel will get it in: autocast rounds it behind this mode, and a mask with it."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype == torch.float64:
+        return x
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 @contextmanager
@@ -283,6 +295,53 @@ def suspended() -> Iterator[None]:
         yield
 
 
+class _Shared:
+    """Contexts that hold for the whole process, shared by traces that overlap, in threads or one inside another.
+
+    The first trace enters a context, the last leaves it. Were each to put back what it found, the first to end would take the
+    setting from under the others, and the last would leave it changed for good.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._held: dict[object, tuple[AbstractContextManager[Any], Any, list[None]]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._held
+
+    @contextmanager
+    def entered(self, key: object, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+        """Be in the context of this key, and yield what it gave to whoever entered it first."""
+        with self.lock:
+            if key not in self._held:
+                context = make()
+                self._held[key] = context, context.__enter__(), []
+            context, given, holders = self._held[key]
+            holders.append(None)
+        try:
+            yield given
+        finally:
+            with self.lock:
+                holders.pop()
+                if not holders:
+                    del self._held[key]
+                    context.__exit__(None, None, None)
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def _changed(owner: Any, name: str, value: object) -> Iterator[Any]:
+    """Hold an attribute at `value`, and yield what it was."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield before
+    finally:
+        setattr(owner, name, before)
+
+
 @contextmanager
 def _native_backend(root: nn.Module, forced: list[str]) -> Iterator[None]:
     """Have diffusers dispatch to the fused kernel of torch, and put every setting back.
@@ -298,24 +357,21 @@ def _native_backend(root: nn.Module, forced: list[str]) -> Iterator[None]:
         yield
         return
     registry, native = dispatch._AttentionBackendRegistry, dispatch.AttentionBackendName.NATIVE
-    active = registry._active_backend
     processors = {id(p): p for m in root.modules() if (p := getattr(m, "processor", None)) is not None}
-    saved = [(p, p._attention_backend) for p in processors.values() if getattr(p, "_attention_backend", None) is not None]
-    asked = {str(getattr(backend, "value", backend)) for backend in (active, *(backend for _, backend in saved))} - {"native"}
-    forced += [f"attention backend {name} -> native" for name in sorted(asked)]
-    try:
-        registry._active_backend = native
-        for processor, _ in saved:
-            processor._attention_backend = None
+    with ExitStack() as undo:
+        with _shared.lock:  # one look at all of them: another trace may be about to end
+            found = [undo.enter_context(_shared.entered(id(registry), partial(_changed, registry, "_active_backend", native)))]
+            for place, processor in processors.items():
+                if place in _shared or getattr(processor, "_attention_backend", None) is not None:
+                    own = partial(_changed, processor, "_attention_backend", None)  # keeps the processor, and so its id
+                    found.append(undo.enter_context(_shared.entered(place, own)))
+        asked = {f"attention backend {getattr(backend, 'value', backend)} -> native" for backend in found}
+        forced += sorted(asked - {"attention backend native -> native", *forced})
         yield
-    finally:
-        registry._active_backend = active
-        for processor, backend in saved:
-            processor._attention_backend = backend
 
 
 @contextmanager
-def _eager_stance(roots: Iterator[nn.Module] | Any, forced: list[str]) -> Iterator[None]:
+def _eager_stance(roots: Iterable[nn.Module], forced: list[str]) -> Iterator[None]:
     """Run compiled modules eagerly, for a compiled graph calls neither hooks nor modes."""
     compiled = any(
         getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, _WRAPPER)
@@ -326,7 +382,7 @@ def _eager_stance(roots: Iterator[nn.Module] | Any, forced: list[str]) -> Iterat
         yield
         return
     forced.append("torch.compile -> eager")
-    with torch.compiler.set_stance("force_eager"):
+    with _shared.entered("stance", lambda: torch.compiler.set_stance("force_eager")):
         yield
 
 

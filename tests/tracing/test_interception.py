@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,3 +223,58 @@ def test_compiled_modules_run_eagerly_while_traced_and_are_compiled_again() -> N
     assert counter.frame_count == before > 0
     compiled(torch.randn(1, 7, 8))
     assert counter.frame_count > before
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_settings_of_the_process_are_put_back_by_the_last_of_two_traces(first: int) -> None:
+    """Two threads trace at the same time; whichever ends first must leave the other its kernels."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    root, before = Root(), _AttentionBackendRegistry._active_backend
+    root.blocks[0].processor = processor = SimpleNamespace(_attention_backend=AttentionBackendName.FLEX)
+    root.compile(backend="eager")
+    entered, leave = ([threading.Event() for _ in range(2)] for _ in range(2))
+    forced: list[list[str]] = []
+
+    def settings() -> tuple[object, ...]:
+        return _AttentionBackendRegistry._active_backend, processor._attention_backend, torch._dynamo.eval_frame._stance.stance
+
+    def hold(turn: int) -> None:
+        with intercept({"unet": root}, Notes()) as interception:
+            forced.append(interception.forced)
+            entered[turn].set()
+            leave[turn].wait(20)
+
+    threads = [threading.Thread(target=hold, args=(turn,)) for turn in range(2)]
+    _AttentionBackendRegistry._active_backend = AttentionBackendName.FLEX
+    try:
+        untraced = settings()
+        for turn, thread in enumerate(threads):
+            thread.start()
+            assert entered[turn].wait(20)
+        for turn in (first, 1 - first):
+            assert settings() == (AttentionBackendName.NATIVE, None, "force_eager")
+            leave[turn].set()
+            threads[turn].join(20)
+        assert settings() == untraced == (AttentionBackendName.FLEX, AttentionBackendName.FLEX, "default")
+    finally:
+        _AttentionBackendRegistry._active_backend = before
+    assert forced == [["attention backend flex -> native", "torch.compile -> eager"]] * 2
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_operands_are_seen_in_the_precision_that_autocast_gives_the_kernel(enabled: bool) -> None:
+    class Masked(nn.Module):
+        def forward(self, q: Tensor, mask: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(q, 2 * q, torch.eye(4), mask)
+
+    root, notes, q = Masked(), Notes(), torch.randn(1, 1, 4, 4)
+    mask = torch.zeros(4, 4)
+    mask[1] = torch.finfo(torch.float32).min  # rounds to minus infinity: no weights under autocast, equal ones without
+    with intercept({"unet": root}, notes), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        weights = root(q, mask)
+    call, dtype = notes.runs[0].calls[0], torch.bfloat16 if enabled else torch.float32
+    assert call.query is not None and call.key is not None and call.mask is not None
+    assert call.query.dtype == call.key.dtype == call.mask.dtype == weights.dtype == dtype
+    logits = call.query.double() @ call.key.double().mT * call.scale + call.mask.double()
+    torch.testing.assert_close(weights.double(), logits.softmax(-1).nan_to_num(0), atol=4e-3 if enabled else 1e-6, rtol=0)
