@@ -15,6 +15,7 @@ from vico_lens.families import FAMILIES, Family, Forward, Rule, family_of, rule_
 from vico_lens.families.forwards import forward_of
 from vico_lens.families.reader import MASKED, read
 from vico_lens.interception import Attended, RawCall
+from vico_lens.kernels.softmax import attention
 
 sizes = st.integers(1, 4)
 FAMILY = Family("x", "X", ("X",), ("X",), ())
@@ -87,6 +88,30 @@ def test_cross_attention_with_masks_gives_the_softmax_of_the_kernel(
         weights = (torch.einsum("hfyxc,htc->hfyxt", part.query, part.key) * part.scale + bias).softmax(-1)
         hidden = (bias <= MASKED / 2).expand(weights.shape).all(-1, keepdim=True)
         torch.testing.assert_close(weights.masked_fill(hidden, 0), expected[part.row], atol=1e-6, rtol=0)
+
+
+@given(st.sampled_from(["float64", "float32", "bfloat16", "float16", "bool"]), sizes, st.integers(1, 5), st.integers(0, 99))
+def test_rows_that_a_mask_hides_altogether_are_as_in_torch(form: str, queries: int, keys: int, seed: int) -> None:
+    """The lowest finite number leaves a uniform row, minus infinity and False leave none: kernel and definition say the same."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = torch.float32 if form == "bool" else getattr(torch, form)
+    query, key = (torch.randn(2, 2, size, 3, generator=generator, dtype=torch.float64).to(dtype) for size in (queries, keys))
+    entry = torch.randint(3, (2, 1, queries, keys), generator=generator)
+    entry[:, :, 0] = torch.randint(1, 3, (1,), generator=generator)  # a row of which nothing is left
+    lowest = -torch.inf if form == "bool" else torch.finfo(dtype).min
+    values = torch.tensor([0.0, lowest, -torch.inf], dtype=torch.float64)[entry]
+    mask = values == 0 if form == "bool" else values.to(dtype)
+    identity = torch.eye(keys, dtype=dtype).expand(2, 2, keys, keys)
+    kernel = nn.functional.scaled_dot_product_attention(query, key, identity, mask, scale=0.7)
+    definition = (query.double() @ key.double().mT * 0.7 + values).softmax(-1).nan_to_num(0)
+    rounding = {"bfloat16": 8e-3, "float16": 4e-3}.get(form, 1e-6)  # sums beside the lowest float16 round logits to 1 / 256
+    torch.testing.assert_close(kernel.double(), definition, atol=rounding, rtol=0)
+    call = RawCall(query, key, mask, False, 0.7)
+    for part in read(attended(call), Rule("", "cross"), FAMILY, forward(2, (1, 1, queries), keys), range(2)):
+        assert part.query is not None and part.key is not None and part.bias is not None
+        assert torch.isfinite(part.bias).all()
+        weights = attention(part.query[:, 0, 0], part.key, part.scale, part.bias[:, 0, 0])
+        torch.testing.assert_close(weights.double(), definition[part.row], atol=min(rounding, 4e-3), rtol=0)
 
 
 @given(sizes, sizes, sizes, sizes, st.integers(1, 5), st.booleans(), st.booleans())

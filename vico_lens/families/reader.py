@@ -17,11 +17,14 @@ from vico_lens.errors import TracingError
 from vico_lens.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
 from vico_lens.interception import Attended, RawCall
 
-__all__ = ["MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
+__all__ = ["LEVEL", "MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
 
 MASKED = -3.0e38
 """Stands for minus infinity in a bias: finite, so that a fully masked row gives numbers and not NaN, in the value and in its
 gradient."""
+
+LEVEL = -1.0e30
+"""Makes a row uniform over the keys that have it: too low for a logit to show beside it, too high to hide a key."""
 
 _AXES: tuple[Axis, ...] = ("frame", "y", "x")
 
@@ -150,19 +153,26 @@ def split_rows(raw: RawCall, batch: int, rows: Sequence[int]) -> Iterator[tuple[
 
 
 def additive(call: RawCall, queries: int, keys: int) -> Tensor | None:
-    """Turn the mask of a call into a finite float32 bias ``[batch, head, query, key]`` (axes of 1 broadcast), or None."""
-    bias = None
-    if call.mask is not None:
-        if call.mask.dtype == torch.bool:
-            bias = torch.zeros(call.mask.shape, device=call.mask.device).masked_fill(~call.mask, MASKED)
-        else:
-            bias = call.mask.float().clamp(min=MASKED)
+    """Turn the mask of a call into a finite float32 bias ``[batch, head, query, key]`` (axes of 1 broadcast), or None.
+
+    Minus infinity and False hide a key, and a row without any other has no weights. The lowest finite number of a precision,
+    which many models take for minus infinity, does not: in a row that holds nothing higher it swallows the logits, and torch's
+    softmax is uniform there. Such a row gets `LEVEL`.
+    """
+    mask = call.mask
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
     if call.causal:
         assert call.query is not None
         upper = torch.ones(queries, keys, dtype=torch.bool, device=call.query.device).triu(1)
-        triangle = torch.zeros(1, 1, queries, keys, device=upper.device).masked_fill(upper, MASKED)
-        bias = triangle if bias is None else torch.maximum(bias + triangle, torch.tensor(MASKED, device=upper.device))
-    return bias
+        mask = torch.where(upper, -torch.inf, torch.zeros(1, 1, 1, 1, device=upper.device) if mask is None else mask)
+    if mask is None:
+        return None
+    peak = mask.amax(-1, keepdim=True)  # in the precision of the mask: the lowest float64 is no float32
+    level = (peak <= LEVEL) & (peak > -torch.inf)
+    # no look at the numbers before this: a mask may be without any, where only shapes are asked for
+    mask = torch.where(level, torch.where(mask == peak, LEVEL, -torch.inf), mask)
+    return mask.float().clamp(min=MASKED)
 
 
 def _unfold(x: Tensor, fold: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
