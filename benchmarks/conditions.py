@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import vico_lens as vl
-from vico_lens.balancing import FixedRms, Preset, Schedule, Session, presets
+from vico_lens.balancing import FixedRms, Preset, RandomDirection, Schedule, Session, presets
 from vico_lens.balancing.baselines import compose, early_loss, reweight
 from vico_lens.families import denoisers
 from vico_lens.sweep import Run
@@ -39,6 +39,9 @@ CONDITIONS: dict[str, Mapping[str, Any] | None] = {
     "plain": None,
     "default": {"preset": presets["default"]},
     "random direction": {"preset": presets["random"]},
+    "random direction, 0.03": {
+        "preset": Preset(RandomDirection(FixedRms(0.03)), _EARLY, "weakest", flow_options={"kind": "sum"})
+    },
     "best of 2 seeds": {"baseline": "best_of", "count": 2, "preset": presets["observe"]},
     "best of 3 at step 4": {"baseline": "best_of", "count": 3, "look": 4, "preset": presets["observe"]},
     "attend and excite": _early("attend_and_excite", "cross_attention"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -192,6 +193,57 @@ def test_one_concept_is_left_alone(tiny: TinyPipeline, plain: np.ndarray) -> Non
     assert session.log.stop.values.tolist() == ["one concept"] and session.cost.backwards == 0
 
 
+@pytest.mark.parametrize("prompt", ["moving", ""])
+def test_a_prompt_without_concepts_is_left_alone_unless_they_are_named(tiny: TinyPipeline, prompt: str) -> None:
+    with balance(tiny.pipe) as session:
+        frames = tiny.run(prompt=prompt)
+    np.testing.assert_array_equal(frames, tiny.run(prompt=prompt))
+    assert session.log.stop.values.tolist() == ["no concept"] and session.log.sizes["concept"] == session.cost.backwards == 0
+    for settings in ({"concepts": NAMES}, {"preset": "observe"}):
+        with pytest.raises(ConceptError), balance(tiny.pipe, **settings):
+            tiny.run(prompt=prompt)
+
+
+def test_words_that_neither_balance_nor_its_flow_knows_are_refused_at_once(tiny: TinyPipeline) -> None:
+    with pytest.raises(
+        InputError, match=r"arguments of balance \(objective, .*flow cross_attention \(rho.*got strength.*FixedRms"
+    ):
+        balance(tiny.pipe, NAMES, strength=3)
+    with pytest.raises(InputError, match=r"flow subgraph_flow \(kind, .*got temperature"):
+        balance(tiny.pipe, NAMES, flow="subgraph_flow", temperature=1.0)
+    assert balance(tiny.pipe, NAMES, flow="rollout", rho=0.3, residual="add").settings["flow"].options["rho"] == 0.3
+
+
+@pytest.mark.parametrize(("size", "iterations"), [(1e20, 1), (1e20, 2), (1e30, 1), (1e30, 2)])
+def test_a_step_that_is_too_large_is_named(tiny: TinyPipeline, size: float, iterations: int) -> None:
+    with pytest.raises(BalanceError, match=r"updates were too large: .*ower the size of the step rule"):
+        balanced(tiny, step=FixedRms(size), schedule=Schedule(stop=1.0, iterations=iterations))
+
+
+def test_random_directions_belong_to_clips_and_not_to_batches(tiny: TinyPipeline) -> None:
+    """Two seeds in one call are moved as each on its own, at every step, and differently from each other."""
+
+    class Kept:
+        def __init__(self) -> None:
+            self.moves: list[torch.Tensor] = []
+
+        def start(self, step: int, steps: int, clips: Sequence[int] = ()) -> Any:
+            move = RandomDirection(FixedRms(0.02)).start(step, steps, clips)
+            return lambda gradient: self.moves.append(move(gradient)) or self.moves[-1]
+
+    def moves(prompts: list[str], seeds: list[int]) -> torch.Tensor:
+        kept = Kept()
+        with balance(tiny.pipe, NAMES if len(prompts) == 1 else [NAMES], step=kept, schedule=ALWAYS):
+            tiny.run(prompt=prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
+        return torch.stack(kept.moves)
+
+    both = moves([tiny.prompt] * 2, [0, 1])
+    for row, seed in enumerate((0, 1)):
+        torch.testing.assert_close(both[:, row : row + 1], moves([tiny.prompt], [seed]))
+    likeness = torch.nn.functional.cosine_similarity(both[:, 0].flatten(1), both[:, 1].flatten(1))
+    assert float(likeness.abs().max()) < 0.2
+
+
 def test_concepts_are_found_where_none_are_named(tiny: TinyPipeline) -> None:
     session, _ = balanced(tiny, None)
     assert session.log.concept.values.tolist() == NAMES
@@ -222,7 +274,8 @@ def test_prompts_of_a_batch_have_their_own_concepts() -> None:
     with balance(tiny.pipe, [NAMES, ["blue square"]], flow="cross_attention", step=FixedRms(0.02), schedule=ALWAYS) as session:
         tiny.run(prompt=prompts, num_inference_steps=2)
     log = session.log
-    assert set(log.video.values.tolist()) == {0}
+    assert log.stop.where(log.video == 1, drop=True).values.tolist() == ["one concept"]
+    assert (log.latent_change.values > 0).tolist() == (log.video == 0).values.tolist()
     with balance(tiny.pipe, [NAMES, ["blue", "square"]], flow="cross_attention", step=FixedRms(0.02), schedule=ALWAYS) as session:
         tiny.run(prompt=prompts, num_inference_steps=2)
     second = session.log.where(session.log.video == 1, drop=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, rms
+from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, clips_of, rms
 from vico_lens.errors import InputError
 
 
@@ -64,6 +64,21 @@ def test_random_direction_has_the_size_and_not_the_direction() -> None:
     torch.testing.assert_close(rule.start(4, 10)(gradient), change)
     assert not torch.allclose(rule.start(5, 10)(gradient), change)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_every_clip_has_random_directions_of_its_own_whatever_is_beside_it() -> None:
+    latents, gradient = gradients(2)
+    clips = clips_of(latents)
+    rule = RandomDirection(FixedRms(0.02), seed=3)
+    move = rule.start(4, 10, clips)
+    first, second = move(gradient), move(gradient)  # two iterations of a step
+    alone = rule.start(4, 10, clips_of(latents[1:]))
+    for change in (first, second):
+        torch.testing.assert_close(alone(gradient[1:]), change[1:])
+        assert abs(float(torch.nn.functional.cosine_similarity(change[0].flatten(), change[1].flatten(), dim=0))) < 0.2
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(rule.start(4, 10, clips_of(latents + 1))(gradient), first)
+    assert clips_of(latents) == clips and len(set(clips)) == 2
 
 
 @pytest.mark.parametrize("make", [lambda: FixedRms(0), lambda: FixedRms(-1), lambda: Adam(0), lambda: Adam(float("nan"))])

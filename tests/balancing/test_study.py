@@ -61,7 +61,7 @@ def test_the_default_is_compared_with_every_other_on_common_pairs() -> None:
     assert "| default | 1 | 100.0 % | +100.0 (+100.0 to +100.0) | 1 / 0 |" in markdown([plain, default])
 
 
-@pytest.mark.parametrize("name", ["plain", "default", "best of 3 at step 4", "token weight 1.5"])
+@pytest.mark.parametrize("name", ["plain", "default", "random direction", "best of 3 at step 4", "token weight 1.5"])
 def test_a_batch_is_what_single_runs_are(pipe: object, name: str) -> None:
     """Videos, and what they cost, do not depend on what else is in the batch."""
     cells = list(zip(sample_prompts(2, objects=2, seed=1), (5, 6), strict=True))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from inspect import signature
 from typing import Any
 
+from vico_lens.attribution import methods
 from vico_lens.balancing.attention import LiveAttention
 from vico_lens.balancing.influences import Flow
 from vico_lens.balancing.injection import Moment, inject
@@ -83,7 +85,9 @@ class Balance(Session):
         # A text encoder runs before the denoiser of its call: what was seen since the last look-up belongs to this sampling pass.
         seen = dict(self._seen)
         self._seen.clear()
-        return words_of_call(self.pipe, self._concepts, tokens, moment.latents.shape[0], seen)
+        # Who only watches has nothing to see without concepts; who balances leaves such a prompt alone.
+        watching = self._updater.schedule.iterations == 0
+        return words_of_call(self.pipe, self._concepts, tokens, moment.latents.shape[0], seen, needed=watching)
 
 
 def balance(
@@ -109,7 +113,7 @@ def balance(
         Any video pipeline that `vico_lens.trace` knows. Its call is not changed.
     concepts : sequence of str or Concept, or one such sequence a prompt, optional
         Names are looked up in the prompt of the running call; by default its noun phrases. A prompt with fewer than two is left
-        alone.
+        alone, and the log says so (``stop``). Names that are not in the prompt are an error.
     objective : str or Objective, optional
         Name in `vico_lens.balancing.objectives`, or an instance with settings; the preset's by default.
     flow : str or Flow, optional
@@ -136,7 +140,9 @@ def balance(
     Raises
     ------
     InputError
-        For names that are not in a registry, or options that exclude each other.
+        For names that are not in a registry, options that the flow does not have, or options that exclude each other.
+    ConceptError
+        While the pipeline runs: a named concept is not in the prompt, or ``"observe"`` finds none to watch.
     BalanceError
         While the pipeline runs: unknown latents, a zero or non-finite gradient, inference mode.
 
@@ -172,8 +178,21 @@ def _flow_of(judge: Objective, base: Preset, flow: str | Flow | None, options: M
         method = flow or judge.flow or base.flow
         defaults = base.flow_options if method == base.flow else {}
         chosen = Flow(method, {**defaults, **options}, **sites)
+        _check_options(method, options)
     if judge.flow is not None and chosen.method != judge.flow:
         raise InputError(
             f"expected flow={judge.flow!r} with {type(judge).__name__}, which is defined on it alone; got {chosen.method!r}."
         )
     return chosen
+
+
+def _check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse a word that neither `balance` nor its flow knows, naming what both take."""
+    own = [*methods()[method].options, "rho", "residual"]
+    unknown = sorted(set(options) - set(own))
+    if unknown:
+        taken = [name for name, entry in signature(balance).parameters.items() if entry.kind is entry.KEYWORD_ONLY]
+        raise InputError(
+            f"expected arguments of balance ({', '.join(taken)}) or options of its flow {method} ({', '.join(own)}); got "
+            f"{', '.join(unknown)}. How far a move goes is said by the step: step=FixedRms(0.1)."
+        )

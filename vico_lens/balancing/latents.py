@@ -122,7 +122,8 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     Raises
     ------
     BalanceError
-        If the input is not made by repeating the batch, scaling by a constant and appending channels.
+        If the input is not made by repeating the batch, scaling by a constant and appending channels, or holds numbers that
+        are not finite: after updates, because they were too large.
 
     Examples
     --------
@@ -132,6 +133,12 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     (2, 0.5)
     """
     what = f"latents of shape {tuple(latents.shape)} and a denoiser input of shape {tuple(model_input.shape)}"
+    if not (bool(torch.isfinite(latents).all()) and bool(torch.isfinite(model_input).all())):
+        raise BalanceError(
+            f"expected finite latents and a finite denoiser input, got NaN or infinity in {what}. If earlier denoising steps "
+            "were balanced, their updates were too large: lower the size of the step rule (the default is FixedRms(0.05)) or the "
+            "number of iterations. If not, the pipeline overflows by itself: run it in float32 or bfloat16."
+        )
     if latents.dim() != model_input.dim() or model_input.shape[0] % latents.shape[0]:
         raise _unknown(what)
     wider = [axis for axis in range(1, latents.dim()) if latents.shape[axis] != model_input.shape[axis]]
@@ -148,8 +155,9 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     rows = torch.cat([latents] * repeat).float()
     if known.shape != rows.shape:
         raise _unknown(what)
-    power = rows.square().sum()
-    scale = float((known.float() * rows).sum() / power) if power > 0 else 1.0
+    peak = rows.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares of huge latents would overflow
+    power = (rows / peak).square().sum()
+    scale = float((known.float() / peak * (rows / peak)).sum() / power) if power > 0 else 1.0
     exact = model_input.dtype == torch.float32 and latents.dtype == torch.float32
     scale = 1.0 if abs(scale - 1.0) < (1e-6 if exact else 1e-2) else scale
     if not torch.allclose(known.float(), rows * scale, rtol=1e-4 if exact else 2e-2, atol=1e-3):

@@ -14,8 +14,9 @@ from vico_lens.errors import InputError
 
 __all__ = ["Plan", "Refinement", "Schedule", "StopReason"]
 
-StopReason = Literal["", "threshold", "reached", "iterations", "plateau", "cost cap", "one concept", "observed"]
-"""Why a denoising step saw no further update: empty while updates go on, "reached" where the loss is zero."""
+StopReason = Literal["", "threshold", "reached", "iterations", "plateau", "cost cap", "one concept", "no concept", "observed"]
+"""Why a denoising step saw no further update: empty while updates go on, "reached" where the loss is zero, "one concept" and
+"no concept" where there is nothing to balance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import sqrt
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 
-__all__ = ["Adam", "FixedRms", "Move", "RandomDirection", "StepRule", "rms"]
+__all__ = ["Adam", "FixedRms", "Move", "RandomDirection", "StepRule", "clips_of", "rms"]
 
 Move = Callable[[Tensor], Tensor]
 
@@ -32,6 +33,22 @@ def rms(values: Tensor) -> Tensor:
     [3.535533905029297, 0.0]
     """
     return values.flatten(1).square().mean(1).sqrt()
+
+
+def clips_of(latents: Tensor) -> tuple[int, ...]:
+    """A number for each video, made of its initial latents [video, ...]: the same in any batch, order and process.
+
+    Examples
+    --------
+    >>> one, other = torch.zeros(1, 4), torch.ones(1, 4)
+    >>> clips_of(torch.cat([one, other])) == clips_of(one) + clips_of(other)
+    True
+    """
+    return tuple(_number(row.detach().to("cpu", torch.float32).numpy().tobytes()) for row in latents)
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(blake2b(content, digest_size=7).digest(), "little")
 
 
 def _per_video(factors: Tensor, values: Tensor) -> Tensor:
@@ -48,9 +65,9 @@ class StepRule(Protocol):
     [[-0.5, 0.5]]
     """
 
-    def start(self, step: int, steps: int) -> Move:
+    def start(self, step: int, steps: int, clips: Sequence[int] = ()) -> Move:
         """Begin a denoising step (number `step` of `steps`); returns a function from gradient [video, ...] to the change of
-        latents.
+        latents. For rules that draw at random, `clips` holds one number a video, see `clips_of`.
         """
         ...
 
@@ -83,7 +100,7 @@ class FixedRms:
     def __post_init__(self) -> None:
         _check_positive("size", self.size)
 
-    def start(self, step: int, steps: int) -> Move:
+    def start(self, step: int, steps: int, clips: Sequence[int] = ()) -> Move:
         """See `StepRule`."""
         size = _decayed(self.size, self.decay, step, steps)
         return lambda gradient: _per_video(-size / rms(gradient), gradient)
@@ -119,7 +136,7 @@ class Adam:
     def __post_init__(self) -> None:
         _check_positive("rate", self.rate)
 
-    def start(self, step: int, steps: int) -> Move:
+    def start(self, step: int, steps: int, clips: Sequence[int] = ()) -> Move:
         """See `StepRule`."""
         rate = _decayed(self.rate, self.decay, step, steps)
         first_beta, second_beta = self.betas
@@ -143,12 +160,15 @@ class Adam:
 class RandomDirection:
     """The null beside every balancing result: moves of the same size as another rule's, in a random direction.
 
+    Every video has directions of its own. They depend on its initial latents, the seed and the denoising step alone: not on what
+    else is in the batch, nor on what was sampled before.
+
     Parameters
     ----------
     rule : StepRule
         Gives the size, video by video.
     seed : int
-        Of the directions; the same seed draws the same ones, whatever the global random state.
+        Of the directions; the same seed draws the same ones for the same video, whatever the global random state.
 
     Examples
     --------
@@ -160,13 +180,18 @@ class RandomDirection:
     rule: StepRule
     seed: int = 0
 
-    def start(self, step: int, steps: int) -> Move:
+    def start(self, step: int, steps: int, clips: Sequence[int] = ()) -> Move:
         """See `StepRule`."""
-        sized = self.rule.start(step, steps)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        sized = self.rule.start(step, steps, clips)
+        generators: list[torch.Generator] = []
 
         def move(gradient: Tensor) -> Tensor:
-            direction = torch.randn(gradient.shape, generator=generator).to(gradient.device)
+            if not generators:  # without clips the videos are told apart by their place
+                numbers = clips or range(len(gradient))
+                seeds = (_number(f"{self.seed} {step} {number}".encode()) for number in numbers)
+                generators.extend(torch.Generator().manual_seed(seed) for seed in seeds)
+            rows = [torch.randn(row.shape, generator=own) for row, own in zip(gradient, generators, strict=True)]
+            direction = torch.stack(rows).to(gradient.device)
             return _per_video(rms(sized(gradient)) / rms(direction), direction)
 
         return move

@@ -16,7 +16,7 @@ from vico_lens.balancing.log import Update
 from vico_lens.balancing.objectives import Objective, Verdict
 from vico_lens.balancing.schedule import Plan, Schedule, StopReason
 from vico_lens.balancing.session import Cost
-from vico_lens.balancing.steps import StepRule, rms
+from vico_lens.balancing.steps import StepRule, clips_of, rms
 from vico_lens.balancing.words import Words
 from vico_lens.errors import BalanceError
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vico_lens.schema import AttentionCall
 
 __all__ = ["Updater"]
+
+BLOWN_UP = 30.0
+"""Root mean square of a denoiser input that no sampling reaches by itself."""
 
 
 @dataclass(slots=True)
@@ -58,13 +61,17 @@ class Updater:
     cost: Cost
     updates: list[Update] = field(default_factory=list)
     runs: int = 0
+    _clips: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _words: dict[int, list[Words]] = field(default_factory=dict)
     _moves: dict[tuple[int, int], int] = field(default_factory=dict)
     _finished: set[int] = field(default_factory=set)
+    _told: set[int] = field(default_factory=set)
 
     def __call__(self, moment: Moment) -> Tensor | None:
         """Return moved latents [video, ...] in float32, or None to leave this step alone."""
         self.runs = max(self.runs, moment.run + 1)
+        if moment.run not in self._clips:
+            self._clips[moment.run] = clips_of(moment.latents)
         plan = self.schedule.plan(moment.step, moment.steps)
         if plan is None:
             return None
@@ -88,7 +95,7 @@ class Updater:
         if not open_videos:
             self._finished.add(moment.run)
             return None
-        move = self.rule.start(moment.step, moment.steps)
+        move = self.rule.start(moment.step, moment.steps, self._clips[moment.run])
         before: dict[int, float] = {}
         moved = False
         for iteration in range(max(1, plan.iterations)):
@@ -100,9 +107,13 @@ class Updater:
                 self.cost.extra_rows += latents.shape[0]
                 words = self._words_of(moment, calls)
                 if plan.iterations:
+                    self._leave_alone(moment, words)
                     open_videos = [video for video in open_videos if len(words[video].concepts) > 1]
                 verdicts = {video: self._judge(calls[video], words[video]) for video in open_videos}
-            rows = {video: self._row(moment, iteration, video, words[video], *verdict) for video, verdict in verdicts.items()}
+            rows = {
+                video: self._row(moment, iteration, video, words[video], variable, *verdict)
+                for video, verdict in verdicts.items()
+            }
             for video, row in rows.items():
                 row.stop = self._stop(moment, plan, row, before.get(video))
                 before[video] = row.loss
@@ -128,8 +139,6 @@ class Updater:
             open_videos = [video for video in open_videos if not rows[video].stop]
             if not open_videos:
                 break
-        if not any(update.run == moment.run for update in self.updates):
-            self._leave_alone(moment)
         return latents if moved else None
 
     def _words_of(self, moment: Moment, calls: Sequence[Sequence[AttentionCall]]) -> list[Words]:
@@ -156,14 +165,23 @@ class Updater:
                 f"tensors; got {type(verdict).__name__} with {found[0]} and {found[1]}."
             )
 
-    def _row(self, moment: Moment, iteration: int, video: int, words: Words, verdict: Verdict, influence: Tensor) -> Update:
+    def _row(
+        self,
+        moment: Moment,
+        iteration: int,
+        video: int,
+        words: Words,
+        latents: Tensor,
+        verdict: Verdict,
+        influence: Tensor,
+    ) -> Update:
         names = [concept.name for concept in words.concepts]
         loss = float(verdict.loss)
         if loss != loss:
             raise BalanceError(
                 f"expected a finite objective, got NaN at denoising step {moment.step}, iteration {iteration}, video {video}; "
                 "the attention or the latents have overflowed: run the denoiser in float32 or bfloat16, or lower the size of "
-                "the update."
+                f"the update.{self._overdone(moment, latents, [video])}"
             )
         return Update(
             run=moment.run,
@@ -195,7 +213,7 @@ class Updater:
         with torch.enable_grad():
             total = torch.stack([verdict.loss for verdict in verdicts.values()]).sum()
         if not total.requires_grad:
-            raise self._no_gradient(moment, "the objective does not depend on the latents at all", list(verdicts))
+            raise self._no_gradient(moment, variable, "the objective does not depend on the latents at all", list(verdicts))
         (gradient,) = torch.autograd.grad(total, variable)
         self.cost.backwards += 1
         norms = gradient.float().flatten(1).norm(dim=1)
@@ -203,25 +221,41 @@ class Updater:
             norm = rows[video].gradient_norm = float(norms[video])
             if not norm > 0 or norm == float("inf"):
                 found = "zero" if norm == 0 else "not finite"
-                raise self._no_gradient(moment, f"its gradient in the latents of video {video} is {found}", [video])
+                raise self._no_gradient(moment, variable, f"its gradient in the latents of video {video} is {found}", [video])
         return gradient.float()
 
-    def _no_gradient(self, moment: Moment, what: str, videos: list[int]) -> BalanceError:
+    def _no_gradient(self, moment: Moment, latents: Tensor, what: str, videos: list[int]) -> BalanceError:
         name = type(self.objective).__name__
         return BalanceError(
             f"expected a finite gradient of {name} over {self.attention.flow.method} that is not zero, but {what} "
             f"(denoising step {moment.step}, videos {videos}). A saturated flow (max_flow over many layers), a padded-out "
             "concept or "
             "overflowing attention does this; choose another flow or objective, check the concepts' tokens, or run the denoiser "
-            "in a wider precision."
+            f"in a wider precision.{self._overdone(moment, latents, videos)}"
         )
 
-    def _leave_alone(self, moment: Moment) -> None:
-        """Note that no prompt of this pass has two concepts to balance, and look no further."""
-        self._finished.add(moment.run)
+    def _overdone(self, moment: Moment, latents: Tensor, videos: list[int]) -> str:
+        """A sentence more where earlier updates blew the latents up."""
+        size = float(rms(latents.detach())[videos].max()) * moment.scale
+        if size <= BLOWN_UP or not any((moment.run, video) in self._moves for video in videos):
+            return ""
+        return (
+            f" Here earlier updates were too large: the denoiser's input has a root mean square of {size:.1e}, where latents and "
+            "noise have about 1. Lower the size of the step rule (the default is FixedRms(0.05))."
+        )
+
+    def _leave_alone(self, moment: Moment, words: Sequence[Words]) -> None:
+        """Note, once a sampling pass, which videos have fewer than two concepts to balance; look no further if all have."""
+        if moment.run in self._told:
+            return
+        self._told.add(moment.run)
+        alone = [video for video, own in enumerate(words) if len(own.concepts) < 2]
+        if len(alone) == len(words):
+            self._finished.add(moment.run)
         nan = float("nan")
-        for video, words in enumerate(self._words[moment.run]):
-            unknown = {concept.name: nan for concept in words.concepts}
+        for video in alone:
+            unknown = {concept.name: nan for concept in words[video].concepts}
+            stop: StopReason = "one concept" if unknown else "no concept"
             self.updates.append(
-                Update(moment.run, moment.step, 0, video, moment.timestep, nan, unknown, dict(unknown), stop="one concept")
+                Update(moment.run, moment.step, 0, video, moment.timestep, nan, unknown, dict(unknown), stop=stop)
             )

@@ -43,7 +43,15 @@ class Words:
         return tuple(tuple(place[token] for token in concept.tokens) for concept in self.concepts)
 
 
-def words_of_call(pipe: Any, concepts: Names | Sequence[Names] | None, tokens: int, videos: int, seen: SeenIds) -> list[Words]:
+def words_of_call(
+    pipe: Any,
+    concepts: Names | Sequence[Names] | None,
+    tokens: int,
+    videos: int,
+    seen: SeenIds,
+    *,
+    needed: bool = True,
+) -> list[Words]:
     """Concepts and content tokens of every video of the running pipeline call.
 
     Parameters
@@ -58,11 +66,13 @@ def words_of_call(pipe: Any, concepts: Names | Sequence[Names] | None, tokens: i
         Rows of the latents: prompts times videos a prompt.
     seen : dict
         Ids that the text encoders were given, see `vico_lens.tokens.seen_ids`.
+    needed : bool
+        Whether a prompt without noun phrases is an error where no names are given; else it has no concepts.
 
     Raises
     ------
     ConceptError
-        If a name is not in its prompt, or embeddings came without tokens of the concepts.
+        If a name is not in its prompt, a needed phrase is not found, or embeddings came without tokens of the concepts.
     InputError
         If the lists of concepts are not as many as the different prompts.
     """
@@ -80,18 +90,23 @@ def words_of_call(pipe: Any, concepts: Names | Sequence[Names] | None, tokens: i
     names = dict(zip(different, each, strict=True))
     tables = token_tables(pipe, call, tokens, seen=seen)
     tables = tables if len(tables) == len(prompts) else [table for table in tables for _ in range(len(prompts) // len(tables))]
-    return [words_of_table(table, prompt, names[prompt]) for table, prompt in zip(tables, prompts, strict=True)]
+    return [words_of_table(table, prompt, names[prompt], needed=needed) for table, prompt in zip(tables, prompts, strict=True)]
 
 
-def words_of_table(table: TokenTable, prompt: str, names: Names | None) -> Words:
+def words_of_table(table: TokenTable, prompt: str, names: Names | None, *, needed: bool = True) -> Words:
     """Find concepts by name, or all that the prompt holds, in the tokens of a running call.
 
     Raises
     ------
     ConceptError
-        If a name is not in the prompt, or without names none is found.
+        If a name is not in the prompt, or without names none is found though one is `needed`.
     """
-    concepts = find_concepts(prompt, None if names is None else list(names), table)
+    try:
+        concepts = find_concepts(prompt, None if names is None else list(names), table)
+    except ConceptError:
+        if needed or names is not None:
+            raise
+        concepts = []
     content = tuple(index for index, kind in enumerate(table.kind) if kind == "text")
     return Words(tuple(concepts), content, directions_of(prompt, concepts))
 
