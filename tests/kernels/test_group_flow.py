@@ -284,5 +284,5 @@ def test_bad_input_is_named() -> None:
         parity_loss(flow, [1], last=9)
     with pytest.raises(InputError, match=r"numbers in 1\.\.6; got \[0, 2\]"):
         parity_loss(flow, [0, 2], last=7)
-    with pytest.raises(InputError, match="at least 2 frames"):
-        smooth(torch.zeros(1, 3, 3))
+    with pytest.raises(InputError, match="at least 3 axes"):
+        smooth(torch.zeros(3, 3))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
 from typing import ClassVar, Protocol
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from vico_lens.balancing.directions import Direction
 from vico_lens.errors import InputError
+from vico_lens.kernels.parity import smooth
 from vico_lens.registry import Registry
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Verdict",
     "Weakest",
     "objectives",
-    "smooth",
     "travel",
 ]
 
@@ -104,37 +103,6 @@ class Objective(Protocol):
 objectives: Registry[type[Objective]] = Registry("balancing objective", "vico_lens.objectives")
 
 
-def smooth(maps: Tensor, axes: int = 3, sigma: float = 0.5) -> Tensor:
-    """Smooth maps over their last `axes` axes with the published 3-tap kernel, reflecting at the borders.
-
-    The published kernel is ``exp(-(d / (2 sigma))^2)``, so its standard deviation is ``sqrt(2) sigma``.
-
-    Parameters
-    ----------
-    maps : Tensor [map, frame, y, x]
-    axes : int
-        3 smooths over frame, y and x; 2 over y and x.
-    sigma : float
-        Kernel parameter in cells.
-
-    Examples
-    --------
-    >>> point = torch.zeros(1, 3, 3, 3)
-    >>> point[0, 1, 1, 1] = 1
-    >>> round(float(smooth(point)[0, 1, 1, 1]), 5)
-    0.19122
-    """
-    side = exp(-((1 / (2 * sigma)) ** 2))
-    taps = torch.tensor([side, 1.0, side], dtype=maps.dtype, device=maps.device) / (1 + 2 * side)
-    for axis in range(maps.dim() - axes, maps.dim()):
-        size = maps.shape[axis]
-        # One cell has no neighbour to reflect: it stands for both.
-        before, after = (maps.narrow(axis, 1, 1), maps.narrow(axis, size - 2, 1)) if size > 1 else (maps, maps)
-        padded = torch.cat([before, maps, after], axis)
-        maps = sum((padded.narrow(axis, tap, size) * taps[tap] for tap in range(1, 3)), padded.narrow(axis, 0, size) * taps[0])
-    return maps
-
-
 def _contested(influences: Influences, sharpness: float) -> Tensor:
     """Let the content tokens compete at every position: softmax over tokens, then sum over each concept's tokens."""
     shares = torch.softmax(influences.tokens * sharpness, dim=0)
@@ -159,7 +127,7 @@ class Weakest:
     sharpness : float
         Factor before the softmax over tokens.
     sigma : float
-        Smoothing in cells, see `smooth`.
+        Smoothing in cells, see `vico_lens.kernels.parity.smooth`.
 
     Examples
     --------

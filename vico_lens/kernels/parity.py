@@ -7,11 +7,10 @@ maximum over the video. Reproduced so that a balancer in parity mode takes the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from math import exp
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vico_lens.errors import InputError
 
@@ -21,21 +20,24 @@ GAIN = 100.0
 """Factor on the flow before the softmax over words."""
 
 
-@lru_cache(maxsize=8)
-def _gaussian() -> Tensor:
-    """The released 3x3x3 kernel. Its exponent lacks a factor 1/2, so sigma 0.5 acts as 0.707."""
-    axis = torch.exp(-(((torch.arange(3, dtype=torch.float64) - 1) / (2 * 0.5)) ** 2))
-    kernel = axis[:, None, None] * axis[:, None] * axis
-    return kernel / kernel.sum()
+def smooth(maps: Tensor, axes: int = 3, sigma: float = 0.5) -> Tensor:
+    """Smooth maps over their last `axes` axes with the released 3-tap kernel, reflecting at the borders.
 
+    Its exponent lacks a factor 1/2, ``exp(-(d / (2 sigma))^2)``, so the standard deviation is ``sqrt(2) sigma``. The only cell
+    of an axis stands for both of its neighbours, so that a constant is kept.
 
-def smooth(maps: Tensor) -> Tensor:
-    """Blur ``[.., frame, row, column]`` by the 3x3x3 Gaussian with reflected borders.
+    Parameters
+    ----------
+    maps : Tensor [.., frame, row, column]
+    axes : int
+        3 smooths over frames, rows and columns; 2 over rows and columns.
+    sigma : float
+        Kernel parameter in cells.
 
     Raises
     ------
     InputError
-        If an axis has a single cell: there is nothing to reflect.
+        If the maps have fewer axes than that.
 
     Examples
     --------
@@ -44,11 +46,16 @@ def smooth(maps: Tensor) -> Tensor:
     >>> round(smooth(point)[1, 1, 1].item(), 5)
     0.19122
     """
-    if maps.ndim < 3 or min(maps.shape[-3:]) < 2:
-        raise InputError(f"expected maps with at least 2 frames, rows and columns to smooth; got {tuple(maps.shape)}.")
-    volume = maps.reshape(-1, 1, *maps.shape[-3:])
-    padded = functional.pad(volume, (1,) * 6, mode="reflect")
-    return functional.conv3d(padded, _gaussian().to(maps)[None, None]).reshape(maps.shape)
+    if maps.ndim < axes:
+        raise InputError(f"expected maps of at least {axes} axes to smooth; got {tuple(maps.shape)}.")
+    side = exp(-((1 / (2 * sigma)) ** 2))
+    taps = torch.tensor([side, 1.0, side], dtype=maps.dtype, device=maps.device) / (1 + 2 * side)
+    for axis in range(maps.ndim - axes, maps.ndim):
+        size = maps.shape[axis]
+        before, after = (maps.narrow(axis, 1, 1), maps.narrow(axis, size - 2, 1)) if size > 1 else (maps, maps)
+        padded = torch.cat([before, maps, after], axis)
+        maps = sum((padded.narrow(axis, tap, size) * taps[tap] for tap in range(1, 3)), padded.narrow(axis, 0, size) * taps[0])
+    return maps
 
 
 def mean_of_groups(maps: Sequence[Tensor]) -> Tensor:
