@@ -21,8 +21,8 @@ def arguments(tiny: TinyPipeline) -> dict[str, Any]:
     return {name: value for name, value in tiny.kwargs.items() if name not in ours}
 
 
-def generate(tiny: TinyPipeline, latents: torch.Tensor) -> torch.Tensor:
-    call = arguments(tiny) | {"num_inference_steps": STEPS, "guidance_scale": 1.0, "output_type": "latent"}
+def generate(tiny: TinyPipeline, latents: torch.Tensor, steps: int = STEPS) -> torch.Tensor:
+    call = arguments(tiny) | {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "latent"}
     return tiny.pipe(**call, latents=latents.clone()).frames
 
 
@@ -44,6 +44,28 @@ def test_more_iterations_converge_to_the_latents_it_started_from(name: str) -> N
     assert errors[0] > errors[1] > errors[2] < 1e-2
     assert tiny.pipe.scheduler is scheduler and "prepare_latents" not in vars(tiny.pipe)
     torch.testing.assert_close(generate(tiny, start), clean)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "spacing"),
+    [
+        ("DDIMScheduler", "trailing"),
+        ("DDIMScheduler", "linspace"),
+        ("DDIMScheduler", "leading"),
+        ("CogVideoXDDIMScheduler", "linspace"),
+    ],
+)
+def test_levels_are_those_of_the_scheduler_where_steps_do_not_divide_its_training(scheduler: str, spacing: str) -> None:
+    """DDIM steps down by 1000 // 7 = 142; its next timestep is up to 1 lower in trailing and 25 lower in linspace spacing."""
+    import diffusers
+
+    tiny = tiny_pipeline("animatediff-t2v")
+    settings = {"timestep_spacing": spacing, "clip_sample": False, "rescale_betas_zero_snr": False}
+    tiny.pipe.scheduler = getattr(diffusers, scheduler).from_config(tiny.pipe.scheduler.config, **settings)
+    start = torch.randn(1, 4, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    clean = generate(tiny, start, steps=7)
+    found = invert(tiny.pipe, latents=clean, num_inference_steps=7, iterations=20, **arguments(tiny))
+    assert error(found, start) < 1e-3 and error(generate(tiny, found, steps=7), clean) < 1e-3
 
 
 @pytest.mark.parametrize(

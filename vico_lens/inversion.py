@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,11 @@ __all__ = ["InverseScheduler", "encode_video", "invert"]
 
 Level = tuple[float, float]
 
+Step = tuple[Level, Level]
+
 _FLOW = "flow_prediction"
+# These step from t to t - 1000 // N whatever the next listed timestep is; the two differ where N does not divide 1000.
+_FIXED_STRIDE = {"DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"}
 
 
 class InverseScheduler:
@@ -63,7 +68,7 @@ class InverseScheduler:
         self.iterations = iterations
         self.prediction = _prediction(stock)
         self.timesteps = self.sigmas = torch.empty(0)
-        self.levels: list[Level] = []
+        self.levels: list[Step] = []
         self.count = 0
         self.clean: Tensor | None = None
 
@@ -73,7 +78,7 @@ class InverseScheduler:
             self.levels = _levels(self.stock, self.prediction)
             self.timesteps = self.stock.timesteps.flip(0).repeat_interleave(self.iterations)
             # One a timestep, for pipelines that read them beside it.
-            self.sigmas = torch.tensor([sigma for _, sigma in self.levels[-2::-1]]).repeat_interleave(self.iterations)
+            self.sigmas = torch.tensor([sigma for (_, sigma), _ in reversed(self.levels)]).repeat_interleave(self.iterations)
             self.count, self.clean = 0, None
 
         # Pipelines look at the signature to decide what to pass, so it is the stock scheduler's.
@@ -93,9 +98,9 @@ class InverseScheduler:
         if self.count % self.iterations == 0:
             self.clean = sample
         assert self.clean is not None  # the line above set it at the first evaluation of this step
-        target = len(self.levels) - 2 - self.count // self.iterations
+        noisy, cleaner = self.levels[len(self.levels) - 1 - self.count // self.iterations]
         self.count += 1
-        noisier = _solve(self.clean.float(), model_output.float(), self.levels[target], self.levels[target + 1], self.prediction)
+        noisier = _solve(self.clean.float(), model_output.float(), noisy, cleaner, self.prediction)
         noisier = noisier.to(sample.dtype)
         return SchedulerOutput(prev_sample=noisier) if return_dict else (noisier,)
 
@@ -121,18 +126,27 @@ def _prediction(scheduler: Any) -> str:
     return kind
 
 
-def _levels(scheduler: Any, prediction: str) -> list[Level]:
-    """Factors of the clean sample and of the noise at every timestep, noisiest first, and at the clean end."""
+def _levels(scheduler: Any, prediction: str) -> list[Step]:
+    """Every step, noisiest first: factors of the clean sample and of the noise where it starts and where it ends."""
     if prediction == _FLOW:
         sigmas = [float(sigma) for sigma in scheduler.sigmas]
         if len(sigmas) != len(scheduler.timesteps) + 1:
             raise ModelError(
                 f"expected one noise level a timestep of {type(scheduler).__name__} and a clean end, got {len(sigmas)}."
             )
-        return [(1 - sigma, sigma) for sigma in sigmas]
-    kept = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
-    kept.append(float(getattr(scheduler, "final_alpha_cumprod", 1.0)))
-    return [(share**0.5, (1 - share) ** 0.5) for share in kept]
+        return list(pairwise((1 - sigma, sigma) for sigma in sigmas))
+    starts = [int(t) for t in scheduler.timesteps]
+    ends = [*starts[1:], -1]
+    if _FIXED_STRIDE & {kind.__name__ for kind in type(scheduler).__mro__}:
+        stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+        ends = [t - stride for t in starts]
+    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
+
+    def level(t: int) -> Level:
+        share = float(scheduler.alphas_cumprod[t]) if t >= 0 else final
+        return share**0.5, (1 - share) ** 0.5
+
+    return [(level(start), level(end)) for start, end in zip(starts, ends, strict=True)]
 
 
 def _solve(clean: Tensor, predicted: Tensor, noisy: Level, cleaner: Level, prediction: str) -> Tensor:
