@@ -137,7 +137,7 @@ def tokens(case: Case) -> dict[str, Any]:
     rows = {}
     for label, influence in per_token.items():
         totals = influence.sum([dim for dim in influence.dims if dim != "concept"]).values.tolist()
-        curves = removal_curves(switch, totals)
+        curves = removal_curves(switch, totals, seed=case.seed)
         rows[label] = {name: float(curve.mean()) for name, curve in curves.items()}
         rows[label]["infidelity"] = infidelity(switch, totals, seed=case.seed)
     return {"methods": rows}

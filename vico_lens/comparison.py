@@ -266,7 +266,7 @@ def _token_scores(switch: TokenSwitch, per_token: Mapping[str, xr.DataArray], se
     rows = []
     for influence in per_token.values():
         totals = influence.sum([dim for dim in influence.dims if dim != "concept"]).values.tolist()
-        curves = removal_curves(switch, totals)
+        curves = removal_curves(switch, totals, seed=seed)
         rows.append((curves["deletion"].mean(), curves["insertion"].mean(), infidelity(switch, totals, seed=seed)))
     scores = np.array(rows, dtype=np.float64).T
     return {name: ("method", values) for name, values in zip(("deletion", "insertion", "infidelity"), scores, strict=True)}

@@ -204,7 +204,9 @@ class TokenSwitch:
         return self.effect(mixed)[:, 0]
 
 
-def removal_curves(switch: Callable[[Tensor], Tensor], influence: Sequence[float]) -> dict[str, np.ndarray[Any, Any]]:
+def removal_curves(
+    switch: Callable[[Tensor], Tensor], influence: Sequence[float], *, orders: int = 5, seed: int = 0
+) -> dict[str, np.ndarray[Any, Any]]:
     """Prompt's effect while tokens are taken away, and put in, from the most influential one on.
 
     Parameters
@@ -212,13 +214,23 @@ def removal_curves(switch: Callable[[Tensor], Tensor], influence: Sequence[float
     switch : callable
         ``switch(z [batch, token]) -> [batch]``, such as a `TokenSwitch`.
     influence : sequence of float
-        Influence of each token; ties are broken by position.
+        Influence of each token; its size counts, not its sign.
+    orders : int
+        Tokens of equal influence are put in a random order, and curves are the mean over so many; by position, a method that says
+        nothing would be scored as one that says "earlier words matter more". Without ties there is one order, asked once.
+    seed : int
+        Of these orders.
 
     Returns
     -------
     dict
         ``deletion`` and ``insertion``, each one longer than there are tokens. The mean of a curve is its area: low for a faithful
         deletion, high for a faithful insertion.
+
+    Raises
+    ------
+    InputError
+        If no order is asked for.
 
     Examples
     --------
@@ -228,12 +240,18 @@ def removal_curves(switch: Callable[[Tensor], Tensor], influence: Sequence[float
     >>> curves["deletion"].round(2).tolist()
     [4.0, 1.0, 0.0, 0.0]
     """
-    count = len(influence)
-    order = torch.from_numpy(np.argsort(-np.abs(np.asarray(influence, dtype=np.float64)), kind="stable"))
-    away = torch.ones(count + 1, count)
-    for place, token in enumerate(order):
-        away[place + 1 :, token] = 0
-    return {"deletion": switch(away).double().numpy(), "insertion": switch(1 - away).double().numpy()}
+    if orders < 1:
+        raise InputError(f"expected at least one order of the tokens, got orders={orders}.")
+    sizes, generator = settled(np.abs(np.asarray(influence, dtype=np.float64))), np.random.default_rng(seed)
+    drawn = [np.lexsort((generator.random(sizes.size), -sizes)) for _ in range(orders)]
+    found, times = np.unique(drawn, axis=0, return_counts=True)
+    curves = []
+    for order in found:
+        ranks = torch.from_numpy(np.argsort(order))
+        there = (ranks >= torch.arange(sizes.size + 1)[:, None]).float()  # [taken away, token]
+        curves.append([switch(there).double().numpy(), switch(1 - there).double().numpy()])
+    deletion, insertion = np.average(curves, axis=0, weights=times)
+    return {"deletion": deletion, "insertion": insertion}
 
 
 def infidelity(switch: Callable[[Tensor], Tensor], influence: Sequence[float], *, samples: int = 32, seed: int = 0) -> float:

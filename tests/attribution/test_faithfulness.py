@@ -71,6 +71,28 @@ def test_curves_and_infidelity_reward_the_true_weights():
     assert infidelity(lambda z: switch(z).float(), [1.0, 1.0, 1.0, 1.0]) > 1e-3
 
 
+def test_tokens_of_equal_influence_are_taken_away_in_random_orders():
+    """So what says nothing gets the mean over orders, not what the place in the prompt would get."""
+    true, asked = [4.0, 3.0, 2.0, 1.0], []
+
+    def switch(switches):
+        asked.append(len(switches))
+        return linear(true)(switches)
+
+    flat = removal_curves(switch, [1.0] * 4, orders=400, seed=3)
+    np.testing.assert_allclose(flat["deletion"], [10, 7.5, 5, 2.5, 0], atol=0.25)
+    np.testing.assert_allclose(flat["insertion"], [0, 2.5, 5, 7.5, 10], atol=0.25)
+    assert len(asked) == 2 * 24  # every order of four, once
+    again = removal_curves(linear(true), np.array([1.0, 1 + 1e-12, 1 - 1e-12, -1]), orders=400, seed=3)
+    np.testing.assert_array_equal(again["deletion"], flat["deletion"])
+    few = [removal_curves(linear(true), [1.0] * 4, seed=seed)["deletion"].mean() for seed in range(3)]
+    assert len(set(few)) == 3
+    half = removal_curves(linear(true), [2.0, 1.0, 1.0, 0.0], orders=400)["deletion"]
+    np.testing.assert_allclose(half, [10, 6, 3.5, 1, 0], atol=0.1)
+    with pytest.raises(InputError, match="at least one order"):
+        removal_curves(linear(true), true, orders=0)
+
+
 def test_where_nothing_has_influence_the_shares_are_even():
     totals = xr.DataArray([[3.0, 0.0], [1.0, 0.0]], dims=("concept", "step"))
     assert concept_shares(totals).values.tolist() == [[0.75, 0.5], [0.25, 0.5]]
