@@ -174,6 +174,7 @@ def measured(name: str, number: int = 0) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "balancing": partial(measured, "balancing"),
     "choose": choose,
     "drowned": drowned,
     "families": as_markdown,
