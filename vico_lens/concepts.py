@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from vico_lens.errors import ConceptError, InputError
-from vico_lens.phrases import Phrase, find_phrases, spacy_phrases, words_of
+from vico_lens.phrases import Phrase, find_phrases, lettered, lowered, spacy_phrases, words_of
 from vico_lens.schema import TokenTable
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
@@ -201,8 +201,10 @@ def _occurrences(prompt: str, name: str) -> list[tuple[int, int]]:
     parts = name.split()
     if not parts:
         return []
-    before = "" if _UNSPACED.match(name.strip()[0]) else rf"(?<!{_SPACED})"
-    after = "" if _UNSPACED.match(name.strip()[-1]) else rf"(?!{_SPACED})"
+    marks = {mark for mark, letter in zip(prompt, lettered(prompt), strict=True) if mark != letter and not _UNSPACED.match(mark)}
+    spaced = "|".join([_SPACED, *map(re.escape, sorted(marks))])
+    before = "" if _UNSPACED.match(name.strip()[0]) else rf"(?<!{spaced})"
+    after = "" if _UNSPACED.match(name.strip()[-1]) else rf"(?!{spaced})"
     pattern = before + r"\s+".join(map(re.escape, parts)) + after
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
 
@@ -255,7 +257,12 @@ def _pieces_of_prompt(prompt: str, tokenizer: Any) -> _Pieces:
 def _pieces_of_trace(trace: Any, row: int | None) -> _Pieces:
     """Read prompt and token spans from the root of a trace."""
     coords, attrs = getattr(trace, "coords", None), getattr(trace, "attrs", {})
-    if coords is None or "token_kind" not in coords or "prompt" not in attrs:
+    if coords is not None and "token_kind" in coords and "prompt" not in attrs:
+        raise InputError(
+            "expected a trace that knows its prompt, got one of a call with embeddings, which do not say what a token spells: "
+            "trace with vl.trace(pipe, metadata={'prompt': 'the prompt that they encode'})."
+        )
+    if coords is None or "token_kind" not in coords:
         raise InputError(
             f"expected a trace (with its token coordinates and the attribute 'prompt') or a prompt, got {type(trace).__name__}."
         )
@@ -285,7 +292,7 @@ def _pieces_of_spans(prompt: str, spans: Iterable[tuple[int, int]], kinds: Seque
 
 def _align(prompt: str, texts: Sequence[str], kinds: Sequence[str]) -> list[tuple[int, int]]:
     """Find the pieces in the prompt one after the other, for a trace that was written without character offsets."""
-    spans, cursor, lower = [], 0, prompt.lower()
+    spans, cursor, (lower, places) = [], 0, lowered(prompt)
     for text, kind in zip(texts, kinds, strict=True):
         piece = re.sub(
             r"</w>$|^##|@@$|[\u0120\u2581]", "", str(text)
@@ -295,5 +302,5 @@ def _align(prompt: str, texts: Sequence[str], kinds: Sequence[str]) -> list[tupl
             spans.append((-1, -1))
             continue
         cursor = start + len(piece)
-        spans.append((start, cursor))
+        spans.append((places[start], places[cursor - 1] + 1))
     return spans

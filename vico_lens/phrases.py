@@ -8,13 +8,14 @@ English; a phrase they miss can always be named by hand, and ``find_concepts(...
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vico_lens.errors import InputError
 
-__all__ = ["PHRASE_KINDS", "Phrase", "PhraseKind", "find_phrases", "spacy_phrases", "words_of"]
+__all__ = ["PHRASE_KINDS", "Phrase", "PhraseKind", "find_phrases", "lettered", "lowered", "spacy_phrases", "words_of"]
 
 PhraseKind = Literal["noun", "motion"]
 PHRASE_KINDS: tuple[PhraseKind, ...] = get_args(PhraseKind)
@@ -90,13 +91,42 @@ _VERBS = _set("""
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 
 
+_JOINERS = "\u200c\u200d"  # without width: they shape the letters around them, inside a word
+
+
+def lettered(text: str) -> str:
+    """`text`, with every mark that belongs to the letter before it (vowel signs, accents of their own) as a letter.
+
+    Its length is that of `text`. Regular expressions take such marks for the end of a word.
+
+    >>> lettered("cafe\u0301 1").isascii(), len(lettered("cafe\u0301 1"))
+    (True, 7)
+    """
+    if text.isascii():
+        return text
+    letters: list[str] = []
+    for character in text:
+        mark = unicodedata.category(character).startswith("M") or character in _JOINERS
+        letters.append("a" if mark and letters and letters[-1].isalnum() else character)
+    return "".join(letters)
+
+
+def lowered(text: str) -> tuple[str, list[int]]:
+    """`text` in lower case, and where in `text` each of its characters is from: some letters become two.
+
+    >>> lowered("A\u0130b")[1]
+    [0, 1, 1, 2]
+    """
+    return text.lower(), [place for place, character in enumerate(text) for _ in character.lower()]
+
+
 def words_of(text: str) -> list[tuple[int, int]]:
     """Character spans of the words of `text`; hyphens and apostrophes inside a word belong to it.
 
     >>> [("a well-lit dog's ear"[start:stop]) for start, stop in words_of("a well-lit dog's ear")]
     ['a', 'well-lit', "dog's", 'ear']
     """
-    return [match.span() for match in _WORD.finditer(text)]
+    return [match.span() for match in _WORD.finditer(lettered(text))]
 
 
 def find_phrases(prompt: str, kinds: Collection[str] = ("noun",)) -> list[Phrase]:
@@ -127,7 +157,8 @@ def find_phrases(prompt: str, kinds: Collection[str] = ("noun",)) -> list[Phrase
     unknown = [kind for kind in kinds if kind not in PHRASE_KINDS]
     if unknown or not kinds:
         raise InputError(f"kinds must be some of {', '.join(PHRASE_KINDS)}; got {list(kinds)!r}.")
-    words = [_Word(prompt, start, stop) for start, stop in words_of(prompt)]
+    letters = lettered(prompt)
+    words = [_Word(prompt[start:stop], start, letters[:start]) for start, stop in words_of(prompt)]
     return [phrase for phrase in _scan(prompt, words) if phrase.kind in kinds]
 
 
@@ -136,10 +167,10 @@ class _Word:
 
     __slots__ = ("attached", "lower", "start", "stop", "text")
 
-    def __init__(self, prompt: str, start: int, stop: int) -> None:
-        self.start, self.stop, self.text = start, stop, prompt[start:stop]
-        self.lower = self.text.lower()
-        self.attached = not re.search(r"[^\w\s]", re.split(r"\w", prompt[:start])[-1])  # no punctuation before it
+    def __init__(self, text: str, start: int, before: str) -> None:
+        self.start, self.stop, self.text = start, start + len(text), text
+        self.lower = text.lower()
+        self.attached = not re.search(r"[^\w\s]", re.split(r"\w", before)[-1])  # no punctuation before it
 
     @property
     def closed(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.families import Family, family_of
-from vico_lens.phrases import words_of
+from vico_lens.phrases import lowered, words_of
 from vico_lens.running import RunningCall
 from vico_lens.schema import TokenKind, TokenTable
 
@@ -215,20 +215,20 @@ def _trimmed(prompt: str, start: int, stop: int) -> tuple[int, int]:
 
 def _matched(prompt: str, pieces: list[str], special: list[bool]) -> list[tuple[int, int] | None]:
     """Character spans found by looking for each piece in the prompt, from where the last one ended."""
-    lowered, cursor = prompt.lower(), 0
+    (lower, places), cursor = lowered(prompt), 0
     spans: list[tuple[int, int] | None] = []
     for piece, skip in zip(pieces, special, strict=True):
         for mark in _MARKS:
             piece = piece.replace(mark, "")
         text = piece.lower()
-        while cursor < len(prompt) and prompt[cursor].isspace():
+        while cursor < len(lower) and lower[cursor].isspace():
             cursor += 1
-        at = -1 if skip or not text else lowered.find(text, cursor)
-        if at < 0 or not (at == cursor or lowered[cursor:at].strip(" \t\n.,;:!?\"'()-") == ""):
+        at = -1 if skip or not text else lower.find(text, cursor)
+        if at < 0 or not (at == cursor or lower[cursor:at].strip(" \t\n.,;:!?\"'()-") == ""):
             spans.append(None)
             continue
         cursor = at + len(text)
-        spans.append((at, cursor))
+        spans.append((places[at], places[cursor - 1] + 1))
     return spans
 
 

@@ -133,7 +133,7 @@ class Tracer:
         self._frame = self.watch.moment = None  # both hold the latents of the call
         self._undo.close()
         if self.started:
-            self._finish(failed=kind is not None and self._broken)
+            self._finish(failed=kind is not None and (self._broken or not self._given.issuperset(self.capture.branches)))
             self._sink.annotate(self.late())
             if kind is None:
                 self._check_halves()
@@ -177,7 +177,8 @@ class Tracer:
         moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
         if call is not None and call.first_order:
             moment.labels = self._once(moment.labels)
-        self._halves.update(label[0] for label in moment.labels if label is not None)
+        self._given.update(label[0] for label in moment.labels if label is not None)
+        self._halves |= self._given
         if step not in self.experts.setdefault(moment.denoiser, []):
             self.experts[moment.denoiser].append(step)
         self._broken = True
@@ -185,7 +186,6 @@ class Tracer:
     def _once(self, labels: tuple[Label | None, ...]) -> tuple[Label | None, ...]:
         """Give each half once a step: a further pass (skipped layers, isolated modalities) must not take its place."""
         new = {label[0] for label in labels if label is not None} - self._given
-        self._given |= new
         return tuple(label if label is not None and label[0] in new else None for label in labels)
 
     def _end(self, moment: Moment, failed: bool) -> None:

@@ -258,6 +258,14 @@ def test_names_in_scripts_without_spaces_begin_and_end_anywhere(prompt: str, nam
     assert concept.tokens == tuple(index for start, stop in spans for index in range(start, stop))
 
 
+@pytest.mark.parametrize("part", ["\u0932", "\u0917", "\u0926"])  # la, ga, da: letters of two words, whose vowel signs follow
+def test_a_letter_is_no_word_of_its_own_where_a_mark_belongs_to_it(part: str) -> None:
+    prompt = "\u0932\u093e\u0932 \u0917\u0947\u0902\u0926"  # Hindi: red ball
+    with pytest.raises(ConceptError, match="is not in the prompt"):
+        find_concepts(prompt, [part], Characters())
+    assert [concept.span for concept in find_concepts(prompt, prompt.split(), Characters())] == [(0, 3), (4, 8)]
+
+
 class Characters:
     """A tokenizer of single characters, without special tokens."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vico_lens.errors import InputError
-from vico_lens.phrases import find_phrases, phrases_of_document, spacy_phrases, words_of
+from vico_lens.phrases import find_phrases, lowered, phrases_of_document, spacy_phrases, words_of
 from vico_lens.tinyworld import sample_prompts
 
 # Nouns, then motions, as a person reads them.
@@ -76,6 +76,36 @@ def test_phrases_are_ordered_spans_of_the_prompt_that_never_overlap(prompt: str)
     assert all(before.stop <= after.start for before, after in pairwise(phrases))
     borders = {edge for span in words_of(prompt) for edge in span}
     assert all({phrase.start, phrase.stop} <= borders for phrase in phrases)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (
+            "\u0932\u093e\u0932 \u0917\u0947\u0902\u0926 \u0939\u093f\u0928\u094d\u0926\u0940",
+            None,
+        ),  # Hindi: vowel signs, nasal, virama
+        ("cafe\u0301-bar d'e\u0301te\u0301, jalapen\u0303o", ["cafe\u0301-bar", "d'e\u0301te\u0301", "jalapen\u0303o"]),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 x", None),  # Persian: a joiner without width
+        ("\u2764\ufe0f red \u0301 cat", ["red", "cat"]),  # marks on no letter are no words
+        ("\u0e44\u0e17\u0e22\u0e49\u0e33", None),
+    ],
+)
+def test_marks_belong_to_the_letter_before_them(prompt: str, words: list[str] | None) -> None:
+    assert [prompt[start:stop] for start, stop in words_of(prompt)] == (prompt.split() if words is None else words)
+
+
+def test_a_mark_is_no_punctuation() -> None:
+    composed, decomposed = "a caf\u00e9 table and a red cup", "a cafe\u0301 table and a red cup"
+    found = [[phrase.text for phrase in find_phrases(prompt)] for prompt in (composed, decomposed)]
+    assert found == [["caf\u00e9 table", "red cup"], ["cafe\u0301 table", "red cup"]]
+
+
+@given(st.text(max_size=40))
+def test_lower_case_knows_its_way_back(text: str) -> None:
+    lower, places = lowered(text)
+    assert lower == text.lower() and len(lower) == len(places) and places == sorted(places)
+    assert all(lower[at] in text[place].lower() or text[place] == "\u03a3" for at, place in enumerate(places))
 
 
 @dataclass

@@ -63,6 +63,29 @@ def test_a_prompt_that_the_pipeline_cleaned_is_matched_piece_by_piece(kind: str)
     assert "".join(found) == "ARedcircle"
 
 
+class Slow:
+    """A tokenizer without offsets: its ids are places in a list of pieces."""
+
+    pad_token_id, all_special_ids = None, (0,)
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = ("<start>", *pieces)
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [self.pieces[i] for i in ids]
+
+
+def test_a_letter_that_is_two_in_lower_case_moves_no_span() -> None:
+    prompt = "\u0130\u0130 red \u0130stanbul star"  # the Turkish capital I, and in lower case an i with a dot of its own
+    tokenizer = Slow("i", "\u0307", "i\u0307</w>", "red</w>", "i\u0307stan", "bul</w>", "star</w>")
+    table = table_of(tokenizer, prompt, list(range(8)))
+    assert [prompt[a:b] for a, b in zip(table.start[1:], table.stop[1:], strict=True)] == [
+        *("\u0130", "\u0130", "\u0130", "red", "\u0130stan", "bul", "star")
+    ]
+    assert table.start[1:4] == (0, 0, 1) and table.kind == ("special", *["text"] * 7)
+    assert table.word[4:] == ("red", "\u0130stanbul", "\u0130stanbul", "star")
+
+
 def test_the_ids_that_the_encoder_was_given_are_seen_and_hooks_go() -> None:
     tiny = tiny_pipeline("animatediff-t2v")
     with seen_ids(tiny.pipe) as seen:

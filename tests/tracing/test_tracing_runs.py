@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from remains import remains
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vico_lens.capture import Capture
+from vico_lens.concepts import find_concepts
 from vico_lens.errors import BudgetError, InputError, TracingError
+from vico_lens.layout import attention_groups
 from vico_lens.recording import trace
 from vico_lens.schema import AttentionCall
 from vico_lens.testing.pipelines import PROMPT, TinyPipeline, tiny_pipeline
@@ -152,6 +155,30 @@ def test_after_a_fault_in_the_model_nothing_remains_and_the_finished_steps_stay(
     assert np.array_equal(plain, tiny.run(seed=1))
 
 
+@pytest.mark.parametrize(("branch", "finished"), [("both", [0]), ("uncond", [0]), ("cond", [0, 1])])
+def test_a_step_interrupted_between_its_two_passes_is_finished_only_without_the_other_half(
+    wan: TinyPipeline, branch: Any, finished: list[int]
+) -> None:
+    passes: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        passes.append(1)
+        if len(passes) == 4:  # the unconditional pass of the second step, before the trace hears of it
+            raise KeyboardInterrupt
+
+    handles = [module.register_forward_pre_hook(interrupt) for module in (wan.pipe.transformer, wan.pipe.transformer_2)]
+    capture = Capture(kinds="cross", branch=branch)
+    try:
+        with pytest.raises(KeyboardInterrupt), trace(wan.pipe, capture=capture) as run:
+            wan.run(seed=0)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert run.tree.step.values.tolist() == finished
+    weights = run.tree["cross/3x2x3"].weights
+    np.testing.assert_allclose(weights.sum("token").values, 1, atol=1e-5)
+
+
 def test_a_second_call_a_missing_call_and_a_small_budget_are_refused(tiny: TinyPipeline) -> None:
     with pytest.raises(TracingError, match="second one"), trace(tiny.pipe, capture=Capture(kinds="cross")):
         tiny.run(seed=0)
@@ -258,10 +285,51 @@ def test_prompt_embeddings_need_a_prompt_for_words(tiny: TinyPipeline) -> None:
     call = {"prompt": None, "prompt_embeds": embeds, "negative_prompt_embeds": negative}
     with trace(tiny.pipe, capture=Capture(steps=0, kinds="cross")) as run:
         tiny.run(seed=0, **call)
-    assert set(run.tree.token_text.values) == {""}
+    assert set(run.tree.token_text.values) == {""} and set(run.tree.token_kind.values) == {"text"}
+    for names in (None, ["circle"]):
+        with pytest.raises(InputError, match=r"embeddings, .* metadata=\{'prompt'"):
+            find_concepts(run.tree, names)
     with trace(tiny.pipe, capture=Capture(steps=0, kinds="cross"), metadata={"prompt": PROMPT}) as run:
         tiny.run(seed=0, **call)
     assert run.tree.word.values[3] == "circle" and run.tree.attrs["prompt"] == PROMPT
+
+
+class Kernel(TorchDispatchMode):
+    """Sees the operands of the fused kernel below autocast, and keeps the softmax of each call in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[torch.Tensor] = []
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "scaled_dot_product" in str(func):
+            query, key = args[:2]
+            mask, scale = ((kwargs or {}).get(name) for name in ("attn_mask", "scale"))
+            logits = query.double() @ key.double().mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+            self.maps.append((logits if mask is None else logits + mask.double()).softmax(-1).nan_to_num(0))
+            self.dtypes.add(query.dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")  # of torch, about its own speed
+@pytest.mark.parametrize("name", ["cosmos-t2w", "ltx-t2v", "wan21-t2v"])
+def test_under_autocast_the_video_is_the_same_and_the_maps_are_those_of_the_kernel(name: str) -> None:
+    """Rotary embedding and normalisation leave float32 behind, and autocast rounds it on the way into the kernel."""
+    pipeline = tiny_pipeline(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = pipeline.run(seed=0)
+        with trace(pipeline.pipe, capture=Capture(steps=0, kinds="cross", branch="cond", dtype="float32")) as run:
+            np.testing.assert_array_equal(pipeline.run(seed=0), plain)
+        with Kernel() as kernel:
+            pipeline.run(seed=0)
+    assert kernel.dtypes == {torch.bfloat16} and not np.array_equal(plain, pipeline.run(seed=0))
+    (group,) = (node for _, kind, _, node in attention_groups(run.tree) if kind == "cross")
+    recorded = torch.from_numpy(group["weights"].isel(step=0).values).double()
+    for layer in recorded:
+        flat = layer.flatten(1, -2)
+        near = [abs(flat - row).max() for maps in kernel.maps for row in maps if row.shape == flat.shape]
+        assert near and min(near) < 1e-6
 
 
 def test_observing_inside_a_trace_is_live_and_invisible(tiny: TinyPipeline) -> None:
