@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,20 @@ def test_a_run_is_entered_once(latte: TinyPipeline) -> None:
     with pytest.raises(TracingError, match="second `with`"), run:
         latte.run(seed=0)
     assert run.tree.sizes["step"] == steps
+
+
+@pytest.mark.parametrize("wrong", ["wan", None, Path("models/wan"), TinyPipeline])
+def test_what_is_no_pipeline_yet_is_to_be_loaded_first(wrong: Any, tmp_path: Path) -> None:
+    calls = (
+        lambda: vl.trace(wrong),
+        lambda: vl.trace(wrong, to=tmp_path / "run.zarr"),
+        lambda: vl.estimate(wrong, "a red circle"),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=r"expected a loaded pipeline, got .*vl\.load_pipeline\(") as told:
+            call()
+        assert repr(wrong) in str(told.value) and "Register" not in str(told.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stopped_thread_takes_no_work() -> None:

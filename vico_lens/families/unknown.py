@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from os import PathLike
 
 from torch import nn
 
-from vico_lens.errors import TracingError
+from vico_lens.errors import InputError, TracingError
 from vico_lens.families.base import Axis, Family, Forward, Rule
 from vico_lens.families.reader import sizes
 from vico_lens.interception import Attended
@@ -29,10 +30,17 @@ def made_up(pipe: object) -> Family:
 
     Raises
     ------
+    InputError
+        If it is no pipeline at all, but its name or its class.
     TracingError
         If no component can be a video denoiser.
     """
     found = [name for name in _DENOISERS if isinstance(getattr(pipe, name, None), nn.Module)]
+    if pipe is None or isinstance(pipe, (str, PathLike, type)):
+        raise InputError(
+            f"expected a loaded pipeline, got {pipe!r}: load it first, with pipe = vl.load_pipeline(folder or hub name), and "
+            "hand over pipe. vl.load_pipeline() loads the bundled model."
+        )
     if not found:
         raise TracingError(
             f"expected {type(pipe).__name__} to be a video pipeline with a denoiser called {', '.join(_DENOISERS)}, got none "
