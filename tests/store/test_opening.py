@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,30 @@ def test_engine_opens_trees_groups_and_datasets(stored: Path) -> None:
     assert engine.guess_can_open(stored)
     assert not engine.guess_can_open(stored / "cross")
     assert not engine.guess_can_open(stored.parent / "nothing")
+
+
+def test_engine_is_found_by_its_name_where_the_package_is_installed(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkout's entry points as an installer writes them; an installed copy, which they stand before, has them too."""
+    group = "xarray.backends"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = project["entry-points"][group]
+    for installed in distributions(name=project["name"]):
+        assert {point.name: point.value for point in installed.entry_points.select(group=group)} == declared
+    info = tmp_path / f"{project['name'].replace('-', '_')}-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *(f"{key} = {value}" for key, value in declared.items())]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    xr.backends.list_engines.cache_clear()  # type: ignore[attr-defined]
+    try:
+        assert isinstance(xr.backends.list_engines()["vico_lens"], VicoLensEntrypoint)
+        assert_traces_close(xr.open_datatree(stored, engine="vico_lens"), fake_trace(mask_padding=True, video=True))
+        assert "weights" in xr.open_dataset(stored, engine="vico_lens", group="cross/4x4x4")
+    finally:
+        monkeypatch.undo()
+        xr.backends.list_engines.cache_clear()  # type: ignore[attr-defined]
 
 
 def test_dask_chunks_are_one_call_and_head(stored: Path) -> None:
