@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,8 @@ def load_pipeline(
     _check_source(source, bundled=bundled, local_files_only=local_files_only)
     if isinstance(dtype, str):
         dtype = _dtype_named(dtype)
-    pipe = _from_pretrained(source, dtype, local_files_only, options)
+    with _quiet() if bundled else nullcontext():
+        pipe = _from_pretrained(source, dtype, local_files_only, options)
     if dtype is None:
         _agree(pipe)
     if bundled or (Path(source).is_dir() and _is_tinyworld(pipe)):
@@ -111,6 +114,28 @@ def _from_pretrained(source: str, dtype: torch.dtype | None, local_files_only: b
             else "Check the name and the connection."
         )
         raise ModelError(f"expected to load the pipeline {source}, got: {first} {hint}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Turn notices and progress bars of the libraries off while our own model loads, and leave their settings as they were."""
+    try:
+        from diffusers.utils import logging as diffusers_logging
+        from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+        from transformers.utils import logging as transformers_logging
+    except ImportError:  # whoever loads says what is missing
+        yield
+        return
+    with ExitStack() as undo:
+        if are_progress_bars_disabled():
+            undo.callback(disable_progress_bars)  # those of transformers come back together with the hub's
+        for chatter in (diffusers_logging, transformers_logging):
+            undo.callback(chatter.set_verbosity, chatter.get_verbosity())
+            chatter.set_verbosity_error()
+            if chatter.is_progress_bar_enabled():
+                undo.callback(chatter.enable_progress_bar)
+                chatter.disable_progress_bar()
+        yield
 
 
 def _placed(pipe: Any, device: torch.device | str) -> Any:

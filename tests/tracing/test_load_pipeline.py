@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +76,30 @@ def test_a_device_that_torch_does_not_have_is_one_clear_line(folder: Path, devic
 def test_cuda_without_cuda_says_what_to_do(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"got 'cuda': .* Use 'cpu', or install a build of torch"):
         load_pipeline(folder, device="cuda")
+
+
+QUIET = """
+import logging
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.utils import are_progress_bars_disabled
+from transformers.utils import logging as transformers_logging
+
+def settings():
+    chatters = (diffusers_logging, transformers_logging)
+    own = [(chatter.get_verbosity(), chatter.is_progress_bar_enabled()) for chatter in chatters]
+    return own, are_progress_bars_disabled(), logging.getLogger().level, logging.getLogger().handlers
+
+diffusers_logging.set_verbosity_info()
+before = settings()
+assert before[0] == [(logging.INFO, True), (logging.WARNING, True)], before
+import vico_lens as vl
+vl.load_pipeline()
+assert settings() == before, (before, settings())
+print("loaded")
+"""
+
+
+def test_the_bundled_model_loads_without_a_word_and_leaves_every_setting_as_it_was() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("TQDM_DISABLE", "DIFFUSERS_VERBOSITY")}
+    told = subprocess.run([sys.executable, "-c", QUIET], env=environment, check=False, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("loaded\n", "")
