@@ -87,3 +87,14 @@ def test_memory_is_bounded_forwards_and_backwards() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     attention_columns(query, key, 0.25, None, torch.tensor([5])).sum().backward()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 60
+
+
+@pytest.mark.parametrize("keys", [5, 3000])  # at once, and streamed
+def test_autocast_takes_no_digits(keys: int) -> None:
+    query, key, columns = torch.randn(2000, 8), torch.randn(keys, 8), torch.tensor([4, 1])
+    plain = attention_columns(query, key, 0.5, None, columns), *row_normaliser(query, key, 0.5), attention(query, key, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = attention_columns(query, key, 0.5, None, columns), *row_normaliser(query, key, 0.5), attention(query, key, 0.5)
+        assert (query[:1] @ key.T).dtype == torch.bfloat16
+    for before, after in zip(plain, cast, strict=True):
+        assert after.dtype == torch.float32 and torch.equal(before, after)

@@ -4,13 +4,14 @@ The map of one head over N keys has N * N entries, its query and key 2 * N * d. 
 materialise the map. `attention_columns` gives the same numbers for the columns asked for while it holds a few megabytes of
 logits at a time: a first pass streams each row's maximum and sum over blocks of keys, a second one evaluates the columns. Its
 gradient recomputes the blocks instead of keeping them. A row that a mask hides altogether has no weights (zeros), as in torch's
-own attention, and is never NaN.
+own attention, and is never NaN. Autocast, which would round the operands, is off in here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,21 @@ _AT_ONCE = 1 << 22
 _ROWS, _KEYS = 256, 1024
 
 Normaliser = tuple[Tensor, Tensor]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _without_autocast(kernel: F) -> F:
+    """Keep the digits of the operands also where the pipeline, or whoever reads its trace, runs under autocast."""
+
+    @wraps(kernel)
+    def run(query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        kind = query.device.type
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return kernel(query, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return kernel(query, *args, **kwargs)
+
+    return cast(F, run)
 
 
 def _exact(*values: Tensor) -> tuple[Tensor, ...]:
@@ -36,6 +52,7 @@ def _exact(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(value.to(dtype) for value in values)
 
 
+@_without_autocast
 def attention(query: Tensor, key: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """Softmax attention weights: the definition, in float32 at least.
 
@@ -70,6 +87,7 @@ def attention(query: Tensor, key: Tensor, scale: float, bias: Tensor | None = No
     return logits.softmax(-1).masked_fill(hidden, 0.0)
 
 
+@_without_autocast
 def attention_columns(
     query: Tensor,
     key: Tensor,
@@ -126,6 +144,7 @@ def attention_columns(
     return torch.cat(parts) if parts else query.new_zeros(*batch, rows, len(columns))
 
 
+@_without_autocast
 def row_normaliser(query: Tensor, key: Tensor, scale: float, bias: Tensor | None = None) -> Normaliser:
     """Return the maximum logit and the sum of ``exp(logit - maximum)`` of each row, each ``[..., query]``.
 
