@@ -8,6 +8,7 @@ reached it unchanged, and from matching the pieces to the prompt from left to ri
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -31,12 +32,14 @@ _MARKS = ("</w>", "▁", "Ġ", "Ċ", "##")
 
 @contextmanager
 def seen_ids(pipe: object) -> Iterator[SeenIds]:
-    """Collect the ids that the text encoders of a pipeline are given, for the time of a ``with``."""
+    """Collect the ids that the text encoders of a pipeline are given in this thread, for the time of a ``with``."""
     seen: SeenIds = {}
+    thread = threading.get_ident()
 
     def keep(tokenizer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
-        if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
+        ours = thread == threading.get_ident()  # another thread encodes prompts of its own
+        if ours and isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
             seen.setdefault(tokenizer, []).extend(ids.tolist())
 
     with ExitStack() as undo:

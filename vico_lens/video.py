@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,32 +14,55 @@ from vico_lens.errors import InputError
 __all__ = ["kept_frames", "to_rgb"]
 
 
-@contextmanager
-def kept_frames(pipe: object, keep: Callable[[object], None]) -> Iterator[None]:
-    """Call `keep` with the frames that a pipeline's video processor hands out, for the time of a ``with``.
+Keep = Callable[[object], None]
 
-    The pipeline's return value cannot be had without wrapping its call; its last step can, on the instance.
+_lock = threading.Lock()
+
+
+@contextmanager
+def kept_frames(pipe: object, keep: Keep) -> Iterator[None]:
+    """Call `keep` with the frames that a pipeline's video processor hands out in this thread, for the time of a ``with``.
+
+    The pipeline's return value cannot be had without wrapping its call; its last step can, on the instance. Traces that overlap
+    share one wrapper, and the last of them to end takes it off.
     """
     processor: Any = getattr(pipe, "video_processor", None)
-    method = getattr(processor, "postprocess_video", None)
-    if method is None:
+    if getattr(processor, "postprocess_video", None) is None:
         yield
         return
-
-    def postprocess_video(*args: Any, **kwargs: Any) -> Any:
-        frames = method(*args, **kwargs)
-        if frames is not None and (kwargs.get("output_type") or "pil") != "latent":
-            keep(frames)
-        return frames
-
-    had = vars(processor).get("postprocess_video")
-    processor.postprocess_video = postprocess_video
+    mine = threading.get_ident(), keep
+    with _lock:
+        wrapper = vars(processor).get("postprocess_video")
+        if not isinstance(wrapper, _HandingOn):
+            wrapper = processor.postprocess_video = _HandingOn(processor.postprocess_video, wrapper)
+        wrapper.keepers.append(mine)
     try:
         yield
     finally:
-        del processor.postprocess_video
-        if had is not None:
-            processor.postprocess_video = had
+        with _lock:
+            wrapper.keepers.remove(mine)
+            if not wrapper.keepers:
+                del processor.postprocess_video
+                if wrapper.had is not None:
+                    processor.postprocess_video = wrapper.had
+
+
+class _HandingOn:
+    """A video processor's last step, which hands its frames on to those who keep them in the thread that makes them.
+
+    `had` is what stood in its place on the instance, if anything did.
+    """
+
+    def __init__(self, method: Callable[..., Any], had: Callable[..., Any] | None) -> None:
+        self.method, self.had = method, had
+        self.keepers: list[tuple[int, Keep]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        frames = self.method(*args, **kwargs)
+        if frames is not None and (kwargs.get("output_type") or "pil") != "latent":
+            for keep in [keep for thread, keep in self.keepers if thread == threading.get_ident()]:
+                keep(frames)
+        return frames
 
 
 def to_rgb(frames: object) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -187,6 +188,48 @@ def test_a_second_call_a_missing_call_and_a_small_budget_are_refused(tiny: TinyP
         pass
     with pytest.raises(InputError, match="steps"), trace(tiny.pipe, capture=Capture(steps=[7])):
         tiny.run(seed=0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_traces_of_one_pipeline_that_overlap_in_threads_each_keep_their_own(tiny: TinyPipeline, first: int) -> None:
+    """Opened one after the other, called one after the other, and closed in either order: as two users of one model do."""
+    turns = [[threading.Event() for _ in range(3)] for _ in range(2)]  # may call, has called, may close
+    runs: list[Any] = [None, None]
+    opened, faults = threading.Semaphore(0), []
+    prompts = [PROMPT, "a blue star"]
+
+    def work(user: int) -> None:
+        call, called, close = turns[user]
+        try:
+            with trace(tiny.pipe, capture=Capture(steps=0, kinds="cross")) as runs[user]:
+                opened.release()
+                assert call.wait(20)
+                tiny.run(seed=user, prompt=prompts[user])
+                called.set()
+                assert close.wait(20)
+        except BaseException as fault:
+            faults.append(fault)
+            opened.release()
+            called.set()
+
+    threads = [threading.Thread(target=work, args=(user,)) for user in range(2)]
+    for thread in threads:
+        thread.start()
+        assert opened.acquire(timeout=20)
+    for user in (1 - first, first):
+        turns[user][0].set()
+        assert turns[user][1].wait(20)
+    for user in (first, 1 - first):
+        turns[user][2].set()
+        threads[user].join(20)
+    assert not faults, faults
+    for user, run in enumerate(runs):
+        expected = (tiny.run(seed=user, prompt=prompts[user])[0] * 255).round().astype(np.uint8)
+        np.testing.assert_array_equal(run.tree["video"].rgb.values, expected)
+        assert run.tree.attrs["prompt"] == prompts[user]
+        assert [word for word in run.tree.word.values if word] and set(filter(None, run.tree.word.values)) <= set(
+            prompts[user].split()
+        )
 
 
 def test_a_capture_over_its_budget_is_refused_with_what_would_fit() -> None:
