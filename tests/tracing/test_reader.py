@@ -16,6 +16,9 @@ from vico_lens.families.forwards import forward_of
 from vico_lens.families.reader import MASKED, read
 from vico_lens.interception import Attended, RawCall
 from vico_lens.kernels.softmax import attention
+from vico_lens.kernels.stages import stages_from_calls
+from vico_lens.schema import AttentionCall, AttentionSite
+from vico_lens.storage.forms import Former
 
 sizes = st.integers(1, 4)
 FAMILY = Family("x", "X", ("X",), ("X",), ())
@@ -112,6 +115,28 @@ def test_rows_that_a_mask_hides_altogether_are_as_in_torch(form: str, queries: i
         assert torch.isfinite(part.bias).all()
         weights = attention(part.query[:, 0, 0], part.key, part.scale, part.bias[:, 0, 0])
         torch.testing.assert_close(weights.double(), definition[part.row], atol=min(rounding, 4e-3), rtol=0)
+
+
+def test_such_rows_are_kept_by_what_reads_and_stores_calls() -> None:
+    query, key = torch.randn(1, 2, 4, 3), torch.randn(1, 2, 5, 3)
+    mask = torch.zeros(4, 5)
+    mask[0], mask[1, :2], mask[2, :4], mask[2, 4], mask[3] = 3 * (torch.finfo(torch.float32).min,) + 2 * (-torch.inf,)
+    expected = (query[0].double() @ key[0].double().mT * 0.7 + mask.double()).softmax(-1).nan_to_num(0)
+    assert expected[0, 0].tolist() == [0.2] * 5 and expected[0, 2].tolist() == [0.25] * 4 + [0] and not expected[:, 3].any()
+    call = RawCall(query, key, mask, False, 0.7)
+    (part,) = read(attended(call), Rule("", "cross"), FAMILY, forward(1, (1, 1, 4), 5), [0])
+    site = AttentionSite("unet.attn", "cross", part.grid, 2, 3, 5, 0)
+    live = AttentionCall(site, 0, 0.0, "cond", 0, part.query, part.key, part.scale, part.bias)
+    (stage,) = stages_from_calls([live])
+    dense, factored = (Former(form, "model", 5).take(live) for form in ("weights", "factors"))
+    arrays = {name: torch.from_numpy(array) for name, (_, array) in factored.arrays().items()}
+    found = {
+        "live": (stage.weights[0], expected.mean(0)),
+        "weights": (torch.from_numpy(dense.arrays()["weights"][1])[:, 0, 0], expected),
+        "factors": (attention(arrays["query"][:, 0, 0], arrays["key"], factored.scale, arrays["bias"]), expected),
+    }
+    for name, (got, wanted) in found.items():
+        torch.testing.assert_close(got.double(), wanted, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @given(sizes, sizes, sizes, sizes, st.integers(1, 5), st.booleans(), st.booleans())
