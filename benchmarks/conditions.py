@@ -44,6 +44,14 @@ CONDITIONS: dict[str, Mapping[str, Any] | None] = {
     },
     "best of 2 seeds": {"baseline": "best_of", "count": 2, "preset": presets["observe"]},
     "best of 3 at step 4": {"baseline": "best_of", "count": 3, "look": 4, "preset": presets["observe"]},
+    "best of 5 at step 4": {"baseline": "best_of", "count": 5, "look": 4, "preset": presets["observe"]},
+    "best of 3, then default": {
+        "baseline": "best_of",
+        "count": 3,
+        "look": 4,
+        "preset": presets["observe"],
+        "then": presets["default"],
+    },
     "attend and excite": _early("attend_and_excite", "cross_attention"),
     "weakest, sum flow": _early("weakest", kind="sum"),
     "weakest, hard flow": _early("weakest", kind="hard"),
@@ -123,9 +131,15 @@ def _best(clips: Sequence[Sampled]) -> Sampled:
 
 
 def _best_at(
-    pipe: Any, runs: Sequence[Run], concepts: Sequence[list[str]], count: int, look: int, **settings: Any
+    pipe: Any,
+    runs: Sequence[Run],
+    concepts: Sequence[list[str]],
+    count: int,
+    look: int,
+    then: Preset | None = None,
+    **settings: Any,
 ) -> list[Sampled]:
-    """Judge every seed at an early step, sample the best alone to its end."""
+    """Judge every seed at an early step, sample the best alone to its end, balanced if `then` says how."""
     losses, spent, began = [], 0.0, process_time()
     for place in range(count):
         generators = [torch.Generator().manual_seed(run.seed + _NEXT_SEED * place) for run in runs]
@@ -136,7 +150,8 @@ def _best_at(
     seconds = (process_time() - began) / len(runs)
     shifts = _NEXT_SEED * np.argmin(losses, axis=0)
     chosen = [replace(run, seed=run.seed + int(shift)) for run, shift in zip(runs, shifts, strict=True)]
+    last = Session(pipe, denoisers(pipe)) if then is None else vl.balance(pipe, concepts, preset=then)
     return [
         (video, told | {"row_forwards": told["row_forwards"] + spent, "seconds": told["seconds"] + seconds})
-        for video, told in _sampled(pipe, chosen, Session(pipe, denoisers(pipe)))
+        for video, told in _sampled(pipe, chosen, last)
     ]

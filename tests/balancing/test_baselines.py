@@ -94,6 +94,20 @@ def test_best_of_can_judge_seeds_early_and_finish_only_one() -> None:
         best_of(tiny.pipe, NAMES, [3], call=call, look=99)
 
 
+@pytest.mark.parametrize("look", [None, 1])
+def test_best_of_can_balance_the_seed_it_chose(look: int | None) -> None:
+    tiny = tiny_pipeline("animatediff-t2v")
+    call = {name: value for name, value in tiny.kwargs.items() if name != "generator"}
+    plain = best_of(tiny.pipe, NAMES, [3, 4], call=call, look=look)
+    best = best_of(tiny.pipe, NAMES, [3, 4], call=call, look=look, then="default")
+    assert best.losses == plain.losses and best.seed == plain.seed
+    with balance(tiny.pipe, NAMES) as session:
+        tiny.pipe(**call, generator=torch.Generator().manual_seed(best.seed))
+    assert session.log.latent_change.max() > 0
+    np.testing.assert_array_equal(session.video, best.video)
+    assert best.cost.row_forwards > plain.cost.row_forwards
+
+
 def test_baselines_have_a_report() -> None:
     tiny = tiny_pipeline("animatediff-t2v")
     with balance(tiny.pipe, NAMES, preset="observe") as plain:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vico_lens.balancing.balance import balance
 from vico_lens.balancing.injection import shadow
+from vico_lens.balancing.presets import Preset
 from vico_lens.balancing.rows import conditional_rows
 from vico_lens.balancing.schedule import Schedule
 from vico_lens.balancing.session import Cost, Session, extra_forwards, is_extra, rows_of
@@ -323,9 +324,18 @@ def early_loss(pipe: Any, concepts: Names | Sequence[Names] | None, step: int, c
 
 
 def best_of(
-    pipe: Any, concepts: Names | None, seeds: Sequence[int], *, call: dict[str, Any], look: int | None = None, **settings: Any
+    pipe: Any,
+    concepts: Names | None,
+    seeds: Sequence[int],
+    *,
+    call: dict[str, Any],
+    look: int | None = None,
+    then: str | Preset | None = None,
+    **settings: Any,
 ) -> Best:
-    """Keep the seed whose objective is lowest: the null of equal compute.
+    """Keep the seed whose objective is lowest, and balance that one if asked to.
+
+    Without `then` this is the null of equal compute: balancing must do better than choosing. With it, the two work together.
 
     Parameters
     ----------
@@ -340,8 +350,10 @@ def best_of(
     look : int, optional
         Judge every seed at this denoising step and sample only the best to its end; by default all are sampled to their end
         and judged by the mean over all steps.
+    then : str or Preset, optional
+        Balance the best seed with this preset (``"default"``); by default its video is the plain one.
     **settings
-        Objective, flow and their options, as in `balance`; the updates are left out.
+        Objective, flow and their options by which seeds are judged, as in `balance`; the updates are left out.
 
     Returns
     -------
@@ -378,8 +390,8 @@ def best_of(
         losses[seed] = float(session.log.loss.mean())
         total = total + session.cost
     best = min(losses, key=losses.__getitem__)
-    if look is not None:
-        with Session(pipe, denoisers(pipe)) as whole:
+    if look is not None or then is not None:
+        with Session(pipe, denoisers(pipe)) if then is None else balance(pipe, concepts, preset=then) as whole:
             pipe(**call, generator=torch.Generator().manual_seed(best))
         videos[best], total = whole.video, total + whole.cost
     return Best(videos[best], best, losses, total)
