@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from benchmarks.study_table import compare_pairs
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,6 +50,21 @@ def test_the_study(study: dict[str, dict[str, Any]]) -> None:
     nulls = [study["random direction"], study["random direction, 0.03"]]
     assert all(null["low"] < 0 < null["high"] for null in nulls) and "Random moves do nothing" in page
     assert best["difference"] > default["difference"] and best["behind_default"]["low"] < 0 < best["behind_default"]["high"]
+    both = study["best of 3, then default"]
+    assert f"{100 * both['all_correct']:.1f} % right, {both['gained']} clips mended and {both['lost']} broken" in page
+    assert f"for {both['cost']:.2f} times the calls" in page
+    behind = both["behind_default"]
+    assert f"by {-100 * behind['difference']:.0f} points ({-100 * behind['high']:.1f} to {-100 * behind['low']:.1f})" in page
+    whole = f"+{100 * both['difference']:.1f} points (+{100 * both['low']:.1f} to +{100 * both['high']:.1f})"
+    assert whole in honest and whole.replace("points (", "points, ").rstrip(")") in read("README.md")
+
+
+def test_the_best_of_the_study_against_its_null() -> None:
+    clips = pd.read_csv(RESULTS / "study.csv").query("objects == 2").set_index(["prompt", "seed"]).sort_index()
+    both, null = (clips[clips.condition == name].all_correct for name in ("best of 3, then default", "best of 5 at step 4"))
+    found = compare_pairs(both.to_numpy(), null.loc[both.index].to_numpy())
+    quoted = f"ahead by {100 * found['difference']:.0f} points (−{-100 * found['low']:.0f} to {100 * found['high']:.1f})"
+    assert quoted in read("docs/explanation/study.md")
 
 
 def test_the_tutorial_on_balancing(study: dict[str, dict[str, Any]]) -> None:
