@@ -97,5 +97,9 @@ def test_which_method() -> None:
     assert f"in {weaker['cross_attention']} of cases, where a coin has 50 % and rollout {weaker['rollout']}" in page
     taken = [share[name] for name in ("integrated_gradients", "feature_ablation", "shapley_values")]
     assert f"they reach {min(taken):.2f} to {max(taken):.2f} for shares" in page
+    assert f"(rank correlation {methods['max_flow, video']['shuffled_weights'][0]:.2f})" in page
+    assert "overlap with the objects is lower" in page and all(
+        methods["leave_one_out"]["rendered iou"][0] < methods[name]["rendered iou"][0] for name in ("rollout", "cross_attention")
+    )
     assert f"shuffled weights ({prompts['checks']} prompts)" in page
     assert f"infidelity and single tokens ({prompts['tokens']})" in page
