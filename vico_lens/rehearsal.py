@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def rehearse(
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         _play(pipe, moment, dry, capture, parts, Path(folder, "warm"), 1)
         first, *others = _play(pipe, moment, dry, capture, parts, Path(folder, "timed"), min(steps, _STEPS))
-    later = sorted(others)[len(others) // 2] if others else 0.0
+    later = median(others) if others else 0.0
     return halves * (first + (steps - 1) * later) + passes * dry.functions * _watching()
 
 
@@ -105,13 +106,13 @@ class _Part:
 
 
 def _parts(dry: DryCalls, costs: dict[str, Cost], capture: Capture, root: str) -> list[_Part]:
-    """Cut large calls down to a few heads, and many large calls that are alike to a few; in order of how much each counts."""
-    alike = Counter(_likeness(run) for run in dry.runs)
+    """Cut large calls down to a few heads, and many large calls that are alike to a few."""
+    known = [(run, costs.get(f"{root}.{run.module}")) for run in dry.runs]
+    alike = Counter(_likeness(run, cost) for run, cost in known)
     taken: Counter[object] = Counter()
     parts: list[_Part] = []
-    for run in dry.runs:
-        cost, kind = costs.get(f"{root}.{run.module}"), _likeness(run)
-        site, heads, times, size = None, 1, 1.0, 1
+    for run, cost in known:
+        kind, site, heads, times, size = _likeness(run, cost), None, 1, 1.0, 1
         if cost is not None:
             whole = cost.stored(capture.store)
             chosen = capture.chosen_heads(cost.call.site)
@@ -128,7 +129,7 @@ def _parts(dry: DryCalls, costs: dict[str, Cost], capture: Capture, root: str) -
         if taken[kind] < enough:
             taken[kind] += 1
             parts.append(_Part(_numbers(run, heads), site, times * alike[kind] / enough))
-    return sorted(parts, key=lambda part: part.times)
+    return parts
 
 
 def _fewest(cost: Cost) -> int:
@@ -145,9 +146,11 @@ def _bytes(run: Attended, heads: int) -> int:
     return sum(x.nbytes for x in run.pieces) + sum(x.nbytes // x.shape[1] * min(heads, x.shape[1]) for x in tensors)
 
 
-def _likeness(run: Attended) -> object:
+def _likeness(run: Attended, cost: Cost | None) -> object:
+    """What calls have in common that cost the same: a site that is not recorded is like no recorded one."""
     tensors = [x for call in run.calls for x in (call.query, call.key, call.probabilities, call.mask)]
-    return tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in (*tensors, *run.pieces))
+    layouts = [None if x is None else (x.shape, x.stride(), x.dtype) for x in (*tensors, *run.pieces)]
+    return None if cost is None else replace(cost.call.site, module="", order=0), *layouts
 
 
 def _smaller(site: AttentionSite) -> AttentionSite:
@@ -208,15 +211,14 @@ def _play(
     start = time.process_time()
     writer.start({}, [tokens], prompts=1 + max(row for _, row in known), branches=asked)
     seconds, opening = [], time.process_time() - start
+    sites = {part.site.module: part.site for part in parts if part.site is not None}
+
+    def emit(call: AttentionCall) -> None:
+        writer.write(_crop(call, sites[call.site.module]))
+
     try:
         for step in range(steps):
-            sites: dict[str, AttentionSite] = {}
-
-            def emit(call: AttentionCall, sites: dict[str, AttentionSite] = sites) -> None:
-                writer.write(_crop(call, sites[call.site.module]))
-
             watch = Watch(pipe, emit, asked, capture.wants, rows=labels, step=step, timestep=0.0, forward=moment.forward)
-            sites.update((part.site.module, part.site) for part in parts if part.site is not None)
             total, before = 0.0, time.process_time()
             watch.enter(moment.denoiser, moment.forward.module, (), {})
             total += time.process_time() - before

@@ -142,6 +142,7 @@ class ByteClock:
         ("cogvideox-t2v", Capture(store="weights")),
         ("hunyuan15-t2v", Capture(kinds="joint")),  # a mask that its forward looks into
         ("sana-t2v", Capture()),
+        ("animatediff-t2v", Capture(store="factors", layers="*up_blocks*")),  # a few of many that are alike
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
