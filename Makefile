@@ -58,7 +58,7 @@ $(VENV)/.oldest: constraints-oldest.txt $(VENV)/.dev
 	@touch $@
 
 test-oldest: $(VENV)/.oldest
-	PYTHONPATH=$(CURDIR)/$(VENV)/oldest $(BIN)/python -m pytest -rs tests/tracing tests/testing tests/balancing/test_balancing_families.py
+	PYTHONPATH=$(CURDIR)/$(VENV)/oldest $(BIN)/python -m pytest -rs tests/tracing tests/testing tests/intervention/balancing/test_balancing_families.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

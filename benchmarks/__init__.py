@@ -33,7 +33,7 @@ def bundled_call() -> tuple[Any, Callable[[], object]]:
     """Load the bundled pipeline, and give it with a call of it on one prompt and one seed."""
     import torch
 
-    from vico_lens.pipelines import load_pipeline
+    from vico_lens.tracing.pipelines import load_pipeline
 
     pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)

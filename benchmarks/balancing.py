@@ -62,8 +62,8 @@ def measure(model: str, variant: str) -> dict[str, float]:
         ``seconds`` of processor time of a call, after a short one that warms up; ``peak``, bytes of memory in all; ``forwards``,
         denoiser forwards of one row with a backward counted as one.
     """
-    from vico_lens.balancing import FixedRms, Schedule, Session, balance
-    from vico_lens.families import denoisers
+    from vico_lens.intervention.balancing import FixedRms, Schedule, Session, balance
+    from vico_lens.tracing.families import denoisers
 
     torch.set_num_threads(1)
     pipe, call = {"bundled": bundled_call, "wan": _wan}[model]()

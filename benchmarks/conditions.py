@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 import vico_lens as vl
-from vico_lens.balancing import FixedRms, Preset, RandomDirection, Schedule, Session, presets
-from vico_lens.balancing.baselines import compose, early_loss, reweight
-from vico_lens.families import denoisers
-from vico_lens.sweep import Run
-from vico_lens.video import to_rgb
+from vico_lens.intervention.balancing import FixedRms, Preset, RandomDirection, Schedule, Session, presets
+from vico_lens.intervention.balancing.baselines import compose, early_loss, reweight
+from vico_lens.runs.sweep import Run
+from vico_lens.tracing.families import denoisers
+from vico_lens.tracing.video import to_rgb
 
 __all__ = ["CONDITIONS", "SINGLE", "Sampled", "sample_batch"]
 

@@ -119,7 +119,7 @@ def speed() -> Iterator[Measured]:
 
 def write_large(path: Path, steps: int = 84) -> None:
     """Write a trace of about 150 MB a step: two blocks of imagined attention, the same numbers at every step."""
-    from vico_lens.store import TraceWriter
+    from vico_lens.store.writer import TraceWriter
     from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens
 
     tokens = fake_tokens("a red circle and a blue square", 32)

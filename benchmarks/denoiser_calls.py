@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.attribution.replay import DenoiserCall
-from vico_lens.inversion import encode_video
+from vico_lens.intervention.inversion import encode_video
 from vico_lens.tinyworld import TinyPrompt
 from vico_lens.tinyworld.vocabulary import BACKGROUND, COLOURS
 

@@ -22,7 +22,7 @@ import torch
 import vico_lens as vl
 from benchmarks.reliability import COUNT, FIRST_SEED, SEED
 from benchmarks.reliability import RAW as RELIABILITY
-from vico_lens.faithfulness import concept_shares
+from vico_lens.attribution.judging.faithfulness import concept_shares
 from vico_lens.plot import wilson
 from vico_lens.tinyworld import judge, sample_prompts
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 import vico_lens as vl
 from benchmarks.study_table import compare_pairs
-from vico_lens.balancing.quality import distance
+from vico_lens.intervention.balancing.quality import distance
 from vico_lens.tinyworld import judge, parse_prompt, render, sample_prompts
-from vico_lens.video import to_rgb
+from vico_lens.tracing.video import to_rgb
 
 __all__ = ["edits", "summary"]
 

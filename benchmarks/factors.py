@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks import Measured
-from vico_lens.schema import AttentionCall, AttentionSite
-from vico_lens.store import TraceWriter, open_trace
+from vico_lens.store.opening import open_trace
+from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.traces import fake_tokens, record
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite
 
 RESULTS = Path(__file__).parent / "results" / "factors.md"
 GRID, TOKENS, CHANNELS = (13, 30, 45), 226, 64
@@ -36,8 +37,8 @@ READ = """
 import json, resource, sys, time
 import torch
 torch.set_num_threads(1)
-from vico_lens.store import open_trace
-import xarray, zarr, numcodecs.blosc, vico_lens.storage.opening
+from vico_lens.store.opening import open_trace
+import xarray, zarr, numcodecs.blosc, vico_lens.store.opening
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 imported = peak()
 times, busy = [], []

@@ -29,12 +29,12 @@ from torch import Tensor
 
 import vico_lens as vl
 from benchmarks.denoiser_calls import conditional_half, masks_of_frames, noised_call
-from vico_lens.attribution.checks import explainer, stability, weight_dependence
+from vico_lens.attribution.judging.checks import explainer, stability, weight_dependence
+from vico_lens.attribution.judging.comparison import map_correlation, match, token_switch
+from vico_lens.attribution.judging.faithfulness import infidelity, localisation, null_influences, removal_curves
 from vico_lens.attribution.replay import DenoiserCall, record_calls, replayed, sampling_of, shared_calls
-from vico_lens.comparison import map_correlation, match, token_switch
-from vico_lens.faithfulness import infidelity, localisation, null_influences, removal_curves
-from vico_lens.provenance import weights_hash
 from vico_lens.tinyworld import TinyPrompt, judge, render, sample_prompts
+from vico_lens.tracing.provenance import weights_hash
 
 RAW = Path(__file__).parent / "results" / "faithfulness.jsonl"
 SEED, FIRST_SEED, STEPS, MIDDLE = 778, 70_000, (4, 12), 12

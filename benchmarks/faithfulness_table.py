@@ -18,7 +18,7 @@ import numpy as np
 import vico_lens as vl
 from benchmarks.faithfulness import METHODS, RAW, REPLACEMENTS, STEPS, rows_of
 from vico_lens.attribution import DEFAULT_METHOD
-from vico_lens.faithfulness import NULLS, settled, spearman
+from vico_lens.attribution.judging.faithfulness import NULLS, settled, spearman
 
 JSON, TABLE = RAW.with_suffix(".json"), RAW.with_suffix(".md")
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "faithfulness.png"
@@ -276,7 +276,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Write the tables and the figure."""
-    from vico_lens.provenance import weights_hash
+    from vico_lens.tracing.provenance import weights_hash
 
     found = summary(weights_hash({"unet": vl.load_pipeline().unet}))
     JSON.write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")

@@ -100,9 +100,9 @@ def _peak(*, forget: bool = False) -> int:
 def measure() -> list[Measured]:
     """Estimate, run untraced and traced to disk; then the memory of either kind of trace, in processes of their own."""
     import vico_lens as vl
-    from vico_lens.recording import Recording
-    from vico_lens.storage.background import Background
-    from vico_lens.watch import Watch
+    from vico_lens.store.background import Background
+    from vico_lens.tracing.attention_calls import Watch
+    from vico_lens.tracing.recording import Recording
 
     torch.set_num_threads(1)
     pipe = wan_1_3b()

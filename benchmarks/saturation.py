@@ -21,7 +21,7 @@ from torch import Tensor
 
 import vico_lens as vl
 from vico_lens.attribution import stages_from_trace
-from vico_lens.faithfulness import settled, spearman
+from vico_lens.attribution.judging.faithfulness import settled, spearman
 from vico_lens.kernels.certificate import SATURATED, trivial_cuts
 from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.maxflow import max_flow

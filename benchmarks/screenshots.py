@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.browser_support import Visit, browsing, launch, serving, settled
 from vico_lens.errors import VicoLensError
-from vico_lens.testing.browser import Visit, browsing, launch, serving, settled
 
 FOLDER = Path("screenshots")
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}

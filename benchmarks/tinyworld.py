@@ -1,6 +1,6 @@
 """How often the bundled model does what a prompt asks: counts by the exact judge, with Wilson intervals.
 
-``python -m vico_lens.tinyworld.measure --out FILE.json`` repeats the table of the model card.
+``python -m benchmarks.tinyworld --out FILE.json`` repeats the table of the model card.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vico_lens.plot.intervals import wilson
+from vico_lens.kernels.intervals import wilson
 from vico_lens.tinyworld.judge import Verdict, judge
 from vico_lens.tinyworld.prompts import TinyPrompt, sample_prompts
 
@@ -70,8 +70,8 @@ def summarise(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the bundled model, or another folder of the same format."""
-    from vico_lens.pipelines import load_pipeline
     from vico_lens.tinyworld.pipeline import GUIDANCE, STEPS
+    from vico_lens.tracing.pipelines import load_pipeline
 
     parser = argparse.ArgumentParser(description="Measure a tiny-world model with the exact judge.")
     parser.add_argument("--model", default=None, help="pipeline folder (default: the bundled model)")

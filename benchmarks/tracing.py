@@ -100,7 +100,7 @@ class _Materialising:
 
 def _watching(variant: str, pipe: Any, path: Path) -> Any:
     """Return what a variant wraps around the call."""
-    from vico_lens.recording import trace
+    from vico_lens.tracing.recording import trace
 
     return {"untraced": nullcontext, "traced": lambda: trace(pipe, path), "materialising": lambda: _Materialising(path)}[
         variant

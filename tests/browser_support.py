@@ -24,7 +24,7 @@ from vico_lens.errors import VicoLensError
 
 __all__ = ["FLAGS", "Visit", "browsing", "find_chromium", "launch", "serving", "settled"]
 
-DASHBOARD = Path(__file__).parents[2] / "dashboards" / "app.py"
+DASHBOARD = Path(__file__).parents[1] / "dashboards" / "app.py"
 
 FLAGS = (
     "--no-sandbox",

@@ -1,6 +1,6 @@
 """The bundled sweep: twelve held-out prompts and two seeds, plainly and balanced, judged; the Runs page opens on it.
 
-``python -m vico_lens.tinyworld.demo_sweep`` makes the folder again with the bundled model, in some minutes. The prompts
+``python -m tools.bundled_sweep`` makes the folder again with the bundled model, in some minutes. The prompts
 are drawn, not chosen by their result.
 """
 
@@ -10,19 +10,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONDITIONS", "FOLDER", "make"]
+from vico_lens.runs.request import quiet_pipeline
+from vico_lens.runs.sweep import sweep
+from vico_lens.tinyworld.demonstration import SWEEP_FOLDER
+from vico_lens.tinyworld.judge import judge_clip
+from vico_lens.tinyworld.prompts import sample_prompts
 
-FOLDER = Path(__file__).parent / "demo" / "sweep"
+__all__ = ["CONDITIONS", "make"]
+
 CONDITIONS: dict[str, dict[str, Any] | None] = {"plain": None, "balanced": {"preset": "default"}}
 
 
-def make(folder: Path = FOLDER) -> None:
+def make(folder: Path = SWEEP_FOLDER) -> None:
     """Run the sweep again and replace `folder`."""
-    from vico_lens.cli.sampling import quiet_pipeline
-    from vico_lens.cli.sweep import judge_clip
-    from vico_lens.sweep import sweep
-    from vico_lens.tinyworld.prompts import sample_prompts
-
     shutil.rmtree(folder, ignore_errors=True)
     prompts = sample_prompts(12, objects=2, seed=60_000, held_out=True)
     sweep(quiet_pipeline(), prompts, [0, 1], CONDITIONS, folder, score=judge_clip, keep_videos=True)

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import vico_lens as vl
-from vico_lens.capture import Capture
 from vico_lens.cli.output import size
-from vico_lens.families.listing import as_markdown
-from vico_lens.native import NATIVE, native_sizes
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.published_models import NATIVE, native_sizes
+from vico_lens.tracing.families.listing import as_markdown
 
 __all__ = ["TABLES", "current", "outdated"]
 

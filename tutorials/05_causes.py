@@ -39,7 +39,7 @@ import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, ShapleyValues
 
 import vico_lens as vl
-from vico_lens.faithfulness import spearman
+from vico_lens.attribution.judging.faithfulness import spearman
 
 
 def lamp(x):

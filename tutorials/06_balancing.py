@@ -43,8 +43,18 @@ from PIL import Image
 
 import vico_lens as vl
 from vico_lens import tinyworld
-from vico_lens.balancing import Directed, Equal, FixedRms, Influences, RandomDirection, Schedule, Weakest, best_of, presets
-from vico_lens.balancing.objectives import travel
+from vico_lens.intervention.balancing import (
+    Directed,
+    Equal,
+    FixedRms,
+    Influences,
+    RandomDirection,
+    Schedule,
+    Weakest,
+    best_of,
+    presets,
+)
+from vico_lens.intervention.balancing.objectives import travel
 
 
 def judge(objective, *words):

@@ -45,9 +45,9 @@ from PIL import Image
 
 import vico_lens as vl
 from vico_lens import tinyworld
-from vico_lens.balancing import FixedRms, Schedule
-from vico_lens.balancing.quality import distance
-from vico_lens.video import to_rgb
+from vico_lens.intervention.balancing import FixedRms, Schedule
+from vico_lens.intervention.balancing.quality import distance
+from vico_lens.tracing.video import to_rgb
 
 A, S, A_NEXT, S_NEXT = 0.6, 0.8, 0.8, 0.6
 

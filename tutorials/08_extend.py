@@ -44,11 +44,11 @@ from torch import nn
 
 import vico_lens as vl
 from vico_lens.attribution import influence_of_stages
-from vico_lens.balancing import Schedule
-from vico_lens.families import FAMILIES, Family, Rule
+from vico_lens.intervention.balancing import Schedule
 from vico_lens.kernels.stages import Stage
 from vico_lens.testing import check_family
 from vico_lens.testing.pipelines.tokenizers import clip_tokenizer
+from vico_lens.tracing.families import FAMILIES, Family, Rule
 
 
 @vl.register_method("loudest_layer", differentiable=True, cost="O(L N K)", reads=("cross",), needs=("cross",))

@@ -19,24 +19,24 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it. A name that maps to itself as a module is the module.
 _HOME = {
-    "AttentionGraph": "vico_lens.graph",
-    "Capture": "vico_lens.capture",
-    "Concept": "vico_lens.concepts",
+    "AttentionGraph": "vico_lens.attribution.graph",
+    "Capture": "vico_lens.tracing.capture",
+    "Concept": "vico_lens.vocabulary.concepts",
     "VicoLensError": "vico_lens.errors",
     "attribute": "vico_lens.attribution",
-    "balance": "vico_lens.balancing",
-    "balance_report": "vico_lens.balancing",
-    "compare": "vico_lens.comparison",
-    "dominance": "vico_lens.dominance",
-    "estimate": "vico_lens.estimate",
-    "find_concepts": "vico_lens.concepts",
-    "invert": "vico_lens.inversion",
-    "load_pipeline": "vico_lens.pipelines",
-    "methods": "vico_lens.attribution",
-    "open_trace": "vico_lens.store",
+    "balance": "vico_lens.intervention.balancing",
+    "balance_report": "vico_lens.intervention.balancing",
+    "compare": "vico_lens.attribution.judging.comparison",
+    "dominance": "vico_lens.attribution.dominance",
+    "estimate": "vico_lens.tracing.cost.estimate",
+    "find_concepts": "vico_lens.vocabulary.concepts",
+    "invert": "vico_lens.intervention.inversion",
+    "load_pipeline": "vico_lens.tracing.pipelines",
+    "methods": "vico_lens.attribution.base",
+    "open_trace": "vico_lens.store.opening",
     "register_method": "vico_lens.attribution",
-    "sweep": "vico_lens.sweep",
-    "trace": "vico_lens.recording",
+    "sweep": "vico_lens.runs.sweep",
+    "trace": "vico_lens.tracing.recording",
 }
 _MODULES = ("plot", "testing", "tinyworld")
 
@@ -66,20 +66,21 @@ __all__ = [
 
 if TYPE_CHECKING:
     from vico_lens import plot, testing, tinyworld
-    from vico_lens.attribution import attribute, methods, register_method
-    from vico_lens.balancing import balance, balance_report
-    from vico_lens.capture import Capture
-    from vico_lens.comparison import compare
-    from vico_lens.concepts import Concept, find_concepts
-    from vico_lens.dominance import dominance
+    from vico_lens.attribution import attribute, register_method
+    from vico_lens.attribution.base import methods
+    from vico_lens.attribution.dominance import dominance
+    from vico_lens.attribution.graph import AttentionGraph
+    from vico_lens.attribution.judging.comparison import compare
     from vico_lens.errors import VicoLensError
-    from vico_lens.estimate import estimate
-    from vico_lens.graph import AttentionGraph
-    from vico_lens.inversion import invert
-    from vico_lens.pipelines import load_pipeline
-    from vico_lens.recording import trace
-    from vico_lens.store import open_trace
-    from vico_lens.sweep import sweep
+    from vico_lens.intervention.balancing import balance, balance_report
+    from vico_lens.intervention.inversion import invert
+    from vico_lens.runs.sweep import sweep
+    from vico_lens.store.opening import open_trace
+    from vico_lens.tracing.capture import Capture
+    from vico_lens.tracing.cost.estimate import estimate
+    from vico_lens.tracing.pipelines import load_pipeline
+    from vico_lens.tracing.recording import trace
+    from vico_lens.vocabulary.concepts import Concept, find_concepts
 
 
 def __getattr__(name: str) -> Any:

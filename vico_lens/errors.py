@@ -123,7 +123,7 @@ class SchemaError(StoreError):
     Examples
     --------
     >>> import xarray as xr
-    >>> from vico_lens.validation import validate_trace
+    >>> from vico_lens.store.validation import validate_trace
     >>> validate_trace(xr.DataTree())
     Traceback (most recent call last):
     ...

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from vico_lens.layout import attention_groups
+from vico_lens.store.layout import attention_groups
 
 __all__ = ["UNASKED", "Plan", "plan", "step_bytes"]
 

@@ -96,7 +96,7 @@ def influence(
 @st.cache_data(max_entries=64, show_spinner="Reading maps")
 def maps(path: str, version: str, words: tuple[str, ...], step: int, site: str | None, head: int | None) -> xr.DataArray:
     """Read where words are read: ``(concept, frame, y, x)`` of one step, one site or their mean, one head or their mean."""
-    from vico_lens.reading import concept_maps
+    from vico_lens.store.reading import concept_maps
 
     return concept_maps(open_tree(path, version), list(words), step=step, layers=site, heads=None if head is None else [head])
 
@@ -104,7 +104,7 @@ def maps(path: str, version: str, words: tuple[str, ...], step: int, site: str |
 @st.cache_data(max_entries=32, show_spinner="Reading attention between frames")
 def between_frames(path: str, version: str, step: int) -> xr.DataArray:
     """Read how much frames look at each other at one step: ``(frame, key_frame)``."""
-    from vico_lens.reading import temporal_matrix
+    from vico_lens.store.reading import temporal_matrix
 
     return temporal_matrix(open_tree(path, version), step=step)
 
@@ -113,7 +113,7 @@ def between_frames(path: str, version: str, step: int) -> xr.DataArray:
 def routes(path: str, version: str, concepts: tuple[str, ...], step: int, carry: str) -> dict[str, nx.DiGraph]:
     """Solve the network of one step on a grid coarse enough to draw, a graph a concept."""
     from vico_lens import plot
-    from vico_lens.graph import AttentionGraph
+    from vico_lens.attribution.graph import AttentionGraph
 
     return plot.concept_graphs(AttentionGraph.from_trace(open_tree(path, version), step), list(concepts), carry=carry)
 
@@ -124,7 +124,7 @@ def agreement(path: str, version: str, methods: tuple[str, ...], _found: Mapping
     kept = _comparison(path)
     if kept is not None and set(methods) <= set(kept["method"].values.tolist()):
         return kept["agreement"].sel({"method": list(methods), "other_method": list(methods)})
-    from vico_lens.comparison import map_correlation
+    from vico_lens.attribution.judging.comparison import map_correlation
 
     means = [_found[name].mean("step") if "step" in _found[name].dims else _found[name] for name in methods]
     rows = [[1.0 if one is other else map_correlation(one, other) for other in means] for one in means]

@@ -12,7 +12,7 @@ import streamlit as st
 
 from shared import notices
 from vico_lens.errors import VicoLensError
-from vico_lens.live import Desk, Job, Ticket
+from vico_lens.runs.job import Desk, Job, Ticket
 
 __all__ = ["begin", "finished", "running", "watch"]
 
@@ -61,7 +61,7 @@ def _load() -> Any:
     Streamlit collects garbage after every run of a script. Among all that torch and diffusers bring that takes most of a second,
     in which nothing else runs; what is frozen is not searched again.
     """
-    from vico_lens.cli.sampling import quiet_pipeline
+    from vico_lens.runs.request import quiet_pipeline
 
     pipe = quiet_pipeline()
     gc.freeze()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from vico_lens.lab import Game, Network, Path, written
+from vico_lens.attribution.lab import Game, Network, Path, written
 
 __all__ = ["controls", "current"]
 

@@ -13,8 +13,8 @@ import xarray as xr
 
 from shared.roots import confine, folder_inside
 from vico_lens.errors import InputError, StoreError
-from vico_lens.sweep import load_sweep
-from vico_lens.tinyworld.demo_sweep import FOLDER as DEMO
+from vico_lens.runs.sweep import load_sweep
+from vico_lens.tinyworld.demonstration import SWEEP_FOLDER as DEMO
 
 __all__ = ["BUNDLED", "kept_video", "measures", "open_sweep", "table_of"]
 

@@ -7,10 +7,10 @@ from math import prod
 
 import xarray as xr
 
-from vico_lens.concepts import find_concepts
 from vico_lens.errors import AttributionError, VicoLensError
-from vico_lens.layout import attention_groups
 from vico_lens.plot.reading import pick
+from vico_lens.store.layout import attention_groups
+from vico_lens.vocabulary.concepts import find_concepts
 
 __all__ = ["Site", "prompt_words", "quick_look", "sites_of"]
 

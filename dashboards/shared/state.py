@@ -14,9 +14,9 @@ import streamlit as st
 from shared import notices
 from shared.launch import launched
 from shared.opening import Opened, open_named
-from vico_lens.concepts import find_concepts
 from vico_lens.errors import VicoLensError
 from vico_lens.plot.colours import concept_colours
+from vico_lens.vocabulary.concepts import find_concepts
 
 __all__ = ["choose_trace", "colours", "concepts", "current", "first_trace", "label", "theme", "valid_choice", "valid_choices"]
 

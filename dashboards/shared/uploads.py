@@ -2,7 +2,7 @@
 
 A zip is a list of promises made by whoever packed it. Names are checked before anything is written, sizes are counted while bytes
 come out (not believed), and nothing in it is ever executed or unpickled: what the store may contain is checked again when it is
-opened (`vico_lens.storage.guard`).
+opened (`vico_lens.store.safety`).
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ import streamlit as st
 
 from shared import desk, layout, notices, state
 from vico_lens import plot
-from vico_lens.cli.pair import verdict_text
-from vico_lens.live import Pair, PairSettings, check_settings, run_pair
-from vico_lens.live.pair import LONGEST, MOST_STEPS, found_concepts
+from vico_lens.runs.once import verdict_text
+from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
 
 JOB, PAIR = "balance_job", "balance_pair"
 OWN = "as in the preset"
@@ -16,7 +15,7 @@ OWN = "as in the preset"
 
 def asked() -> PairSettings | None:
     """Draw the form; the settings when the button was pressed."""
-    from vico_lens.balancing import objectives, presets
+    from vico_lens.intervention.balancing import objectives, presets
 
     demo = PairSettings.of_demo()
     prompt = st.text_input("Prompt", demo.prompt, max_chars=LONGEST, key="prompt", bind="query-params")
@@ -65,7 +64,7 @@ def compare(pair: Pair) -> None:
 
 def harm(pair: Pair) -> None:
     """Show the do-no-harm report and offer the log."""
-    from vico_lens.balancing.report import report_table
+    from vico_lens.intervention.balancing.report import report_table
 
     change, cost = float(pair.report.distance), float(pair.report.cost_ratio)
     layout.lead(

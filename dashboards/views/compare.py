@@ -9,7 +9,7 @@ from shared.budget import plan
 from shared.methods import READING
 from shared.panels import map_panels, show
 from vico_lens import plot
-from vico_lens.dominance import dominance
+from vico_lens.attribution.dominance import dominance
 
 opened = state.current()
 names = state.concepts(opened)

@@ -6,8 +6,8 @@ import streamlit as st
 
 from shared import exercise, layout, notices, state
 from vico_lens import plot
+from vico_lens.attribution.lab import Network, cut_in_words, leaders, presets, readings, written
 from vico_lens.errors import InputError
-from vico_lens.lab import Network, cut_in_words, leaders, presets, readings, written
 
 
 def choose() -> tuple[str, str, Network]:

@@ -14,8 +14,8 @@ from shared.runs import BUNDLED, kept_video, measures, open_sweep, table_of
 from shared.scratch import scratch
 from vico_lens import plot
 from vico_lens.errors import VicoLensError
-from vico_lens.live import recorded_run, trace_run
 from vico_lens.plot.composite import enlarge
+from vico_lens.runs.rerun import recorded_run, trace_run
 
 JOB, MADE = "runs_job", "runs_made"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from vico_lens.schema import group_name, weights_dims
+from vico_lens.vocabulary.schema import group_name, weights_dims
 
 WORDS = ("<s>", "red", "circle", "and", "blue", "square", "</s>", "<pad>")
 PROMPT = "red circle and blue square"

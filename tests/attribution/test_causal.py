@@ -8,12 +8,12 @@ import torch
 
 import vico_lens as vl
 from vico_lens.attribution import influence_of_stages, stages_from_trace
-from vico_lens.attribution.checks import explainer, live_stages, shuffled_weights, stability, weight_dependence
+from vico_lens.attribution.judging.checks import explainer, live_stages, shuffled_weights, stability, weight_dependence
 from vico_lens.attribution.replay import record_calls, sampling_of, text_of_prompt, with_text
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.testing.eager import eager_tree
 from vico_lens.testing.pipelines import tiny_pipeline
-from vico_lens.tracer import Tracer
+from vico_lens.tracing.tracer import Tracer
 
 NAMES = ["red circle", "blue square"]
 

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vico_lens.dominance import dominance, evenness, gini
+from vico_lens.attribution.dominance import dominance, evenness, gini
 from vico_lens.errors import AttributionError, InputError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vico_lens as vl
-from vico_lens.attribution.max_flow import sink_dims
+from vico_lens.attribution.methods.max_flow import sink_dims
 from vico_lens.errors import AttributionError
 from vico_lens.kernels.certificate import SATURATED
 from vico_lens.testing.pipelines import tiny_pipeline

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 
 import vico_lens as vl
 from vico_lens.attribution.base import METHODS, Answer
+from vico_lens.attribution.judging.faithfulness import (
+    concept_shares,
+    infidelity,
+    localisation,
+    null_influences,
+    removal_curves,
+    spearman,
+    summarise,
+)
 from vico_lens.errors import InputError
-from vico_lens.faithfulness import concept_shares, infidelity, localisation, null_influences, removal_curves, spearman, summarise
 from vico_lens.testing.traces import blobs, fake_trace
 
 NAMES = ["red circle", "blue square"]
@@ -160,7 +168,7 @@ def test_a_planted_truth_is_recognised():
         "leave_one_out", type(real)("leave_one_out", stand_in, needs_pipe=True, cost="none", references="none"), replace=True
     )
     try:
-        from vico_lens.comparison import _against_causal
+        from vico_lens.attribution.judging.comparison import _against_causal
 
         found = {name: vl.attribute(tree, name, NAMES) for name in ("cross_attention", "rollout")}
         causal = vl.attribute(tree, "leave_one_out", NAMES, pipe=object())

@@ -10,8 +10,8 @@ from attribution_trees import CONCEPTS, FAMILIES, build_tree
 
 import vico_lens as vl
 from vico_lens.attribution import influence_of_stages, stages_from_trace
+from vico_lens.attribution.graph import AttentionGraph
 from vico_lens.errors import InputError
-from vico_lens.graph import AttentionGraph
 from vico_lens.kernels.stages import Stage
 from vico_lens.testing.traces import fake_trace
 

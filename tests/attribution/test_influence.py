@@ -10,9 +10,9 @@ import torch
 from attribution_trees import CONCEPTS, FAMILIES, build_tree
 
 import vico_lens as vl
-from vico_lens.attribution import influence_of_stages, methods, register_method, stages_from_trace
-from vico_lens.attribution.base import METHODS
-from vico_lens.attribution.subgraph_flow import groups_of
+from vico_lens.attribution import influence_of_stages, register_method, stages_from_trace
+from vico_lens.attribution.base import METHODS, methods
+from vico_lens.attribution.methods.subgraph_flow import groups_of
 from vico_lens.errors import AttributionError, ConceptError, InputError
 from vico_lens.kernels.stages import Stage
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import vico_lens as vl
-from vico_lens.attribution import methods
+from vico_lens.attribution.base import methods
 from vico_lens.errors import InputError
 from vico_lens.testing.traces import fake_trace
 

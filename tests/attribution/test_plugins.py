@@ -12,10 +12,10 @@ import torch
 from typer.testing import CliRunner
 
 import vico_lens as vl
-from vico_lens import registry
 from vico_lens.attribution.base import METHODS, Method
 from vico_lens.cli.app import build_app
 from vico_lens.testing.traces import fake_trace
+from vico_lens.vocabulary import registry
 
 
 def centre(problem):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import vico_lens as vl
-from vico_lens.attribution import influence_of_stages, methods
+from vico_lens.attribution import influence_of_stages
+from vico_lens.attribution.base import methods
 from vico_lens.kernels.stages import stages_from_calls
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace
 

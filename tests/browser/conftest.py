@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_support import Visit, browsing, find_chromium, launch, serving, settled
 
-from vico_lens.testing.browser import Visit, browsing, find_chromium, launch, serving, settled
 from vico_lens.testing.traces import fake_trace
 
 FOREIGN = "a red circle and a blue square"

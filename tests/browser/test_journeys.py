@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from vico_lens.testing.browser import Visit, browsing, settled
+from browser_support import Visit, browsing, settled
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,7 +13,7 @@ import vico_lens as vl
 from vico_lens import __version__
 from vico_lens.cli.app import VERBS
 from vico_lens.cli.output import columns, plain, size, to_json
-from vico_lens.families import FAMILIES
+from vico_lens.tracing.families import FAMILIES
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vico_lens.cli.options import call_of
-from vico_lens.cli.sampling import assignments, check_prompt
+from vico_lens.cli.options import assignments, call_of
 from vico_lens.cli.trace import steps_of
 from vico_lens.errors import InputError
+from vico_lens.runs.request import check_prompt
 from vico_lens.tinyworld import sample_prompts
 
 

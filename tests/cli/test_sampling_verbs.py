@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 import vico_lens as vl
-from vico_lens.cli.sampling import Request
+from vico_lens.runs.request import Request
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
 
 CALL = ["--steps", 2, "--call", "num_frames=4", "--call", "height=16", "--call", "width=24"]

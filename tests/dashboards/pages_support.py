@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from vico_lens.store import TraceWriter
+from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"

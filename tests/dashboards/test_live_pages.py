@@ -11,8 +11,8 @@ import pytest
 from pages_support import Open, said
 from streamlit.testing.v1 import AppTest
 
-from vico_lens.balancing import presets as balancing_presets
-from vico_lens.lab import presets
+from vico_lens.attribution.lab import presets
+from vico_lens.intervention.balancing import presets as balancing_presets
 
 PROMPT = "a red circle moving right and a blue square moving up"
 RUN = {"prompt": PROMPT, "seed": 1, "condition": "plain", "settings": "None", "call": "{'num_inference_steps': 2}", "model": ""}

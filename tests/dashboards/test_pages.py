@@ -24,7 +24,7 @@ def test_the_bundled_trace(open_page: Open, page: str) -> None:
 
 
 def test_the_overview_says_what_the_numbers_say(open_page: Open) -> None:
-    from vico_lens.dominance import dominance
+    from vico_lens.attribution.dominance import dominance
     from vico_lens.tinyworld.demonstration import demo_influence
 
     shares = dominance(demo_influence()["rollout"])["share"]

@@ -14,7 +14,7 @@ from pages_support import Open, said, write
 from shared import uploads
 from shared.roots import confine, find_traces, folder_inside
 from vico_lens.errors import InputError, StoreError
-from vico_lens.store import open_trace
+from vico_lens.store.opening import open_trace
 from vico_lens.testing.traces import fake_sites, fake_tokens
 
 

@@ -183,8 +183,8 @@ def _told_where(block: CodeBlock) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep what a page registers or seeds from reaching the next one."""
     from vico_lens.attribution.base import METHODS
-    from vico_lens.balancing.objectives import objectives
-    from vico_lens.families import FAMILIES
+    from vico_lens.intervention.balancing.objectives import objectives
+    from vico_lens.tracing.families import FAMILIES
 
     before = [(registry, set(registry)) for registry in (METHODS, objectives, FAMILIES)]
     state = torch.random.get_rng_state()

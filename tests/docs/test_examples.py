@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import vico_lens
-from vico_lens import attribution, balancing, errors, plot, report, testing, tinyworld
+from vico_lens import attribution, errors, plot, report, testing, tinyworld
+from vico_lens.intervention import balancing
 
 API = Path(__file__).parents[2] / "docs" / "reference" / "api"
 PACKAGES = [attribution, balancing, errors, plot, report, testing, tinyworld, vico_lens]

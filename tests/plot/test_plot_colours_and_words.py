@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vico_lens.errors import InputError
+from vico_lens.kernels.intervals import bootstrap_mean
 from vico_lens.plot import concept_colours, template, wilson
 from vico_lens.plot.colours import GREY, PALETTE, alpha_scale, rgb
-from vico_lens.plot.intervals import bootstrap_mean
 from vico_lens.plot.wording import number, percent, plain, quoted, wrapped
 
 

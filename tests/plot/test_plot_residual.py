@@ -6,8 +6,8 @@ import networkx as nx
 import pytest
 
 from vico_lens import plot
+from vico_lens.attribution.lab import Flow, presets
 from vico_lens.errors import InputError
-from vico_lens.lab import Flow, presets
 
 
 def test_a_flow_under_way_is_not_called_a_maximum_and_a_finished_one_is():

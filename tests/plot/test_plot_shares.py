@@ -6,7 +6,7 @@ import xarray as xr
 from synthetic import NAMES, balance_log, influence, uneven
 
 from vico_lens import plot
-from vico_lens.dominance import dominance
+from vico_lens.attribution.dominance import dominance
 from vico_lens.errors import InputError
 
 

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from browser_support import FLAGS, find_chromium
 from test_report_page import EVIL, full, influence
 
 from vico_lens.report import Outcome
-from vico_lens.testing.browser import FLAGS, find_chromium
 from vico_lens.tinyworld import render
 
 CHROMIUM = find_chromium()

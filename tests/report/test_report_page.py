@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vico_lens.dominance import dominance
+from vico_lens.attribution.dominance import dominance
 from vico_lens.errors import InputError
 from vico_lens.report import LIMIT, Outcome, build_report
 from vico_lens.report.markup import el, json_block

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from vico_lens.schema import AttentionCall
-from vico_lens.storage import zarrfile
-from vico_lens.store import TraceWriter
+from vico_lens.store import zarrfile
+from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.traces import fake_attrs, fake_calls, fake_sites, fake_tokens
+from vico_lens.vocabulary.schema import AttentionCall
 
 STEPS = 4
 SITES = fake_sites("unet", grid=(2, 2, 2), coarse=None, blocks=1, head_size=2, tokens=16)

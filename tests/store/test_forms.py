@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vico_lens.errors import StoreError
-from vico_lens.schema import AttentionCall, AttentionSite, TokenTable
-from vico_lens.store import TraceWriter
+from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.assertions import assert_traces_close, assert_valid_trace
 from vico_lens.testing.eager import eager_tree, eager_weights
 from vico_lens.testing.strategies import calls
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace, record
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, TokenTable
 
 
 def tokens(count: int) -> TokenTable:

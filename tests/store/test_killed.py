@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 from vico_lens.errors import StoreError
-from vico_lens.layout import attention_groups
-from vico_lens.store import open_trace
+from vico_lens.store.layout import attention_groups
+from vico_lens.store.opening import open_trace
 from vico_lens.testing.eager import eager_tree
 from vico_lens.testing.traces import fake_tokens
 
@@ -62,7 +62,7 @@ def compare(tree: xr.DataTree, reference: xr.DataTree, finished: int) -> None:
 
 def test_a_run_that_ends_early_keeps_its_finished_steps(tmp_path: Path) -> None:
     """Ctrl-C reaches the writer as a close; the step in the making is dropped, not shown half."""
-    from vico_lens.store import TraceWriter
+    from vico_lens.store.writer import TraceWriter
 
     for path in (tmp_path / "run.zarr", None):
         writer = TraceWriter(path)
@@ -81,7 +81,7 @@ def test_a_run_that_ends_early_keeps_its_finished_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run.zarr", "run.zarr.zip"])
 def test_a_live_store_can_be_watched(tmp_path: Path, name: str) -> None:
-    from vico_lens.store import TraceWriter
+    from vico_lens.store.writer import TraceWriter
 
     writer = TraceWriter(tmp_path / name)
     writer.start({"prompt": "p"}, [fake_tokens(length=16)])

@@ -11,13 +11,13 @@ import pytest
 import xarray as xr
 from zarr.storage import ZipStore
 
-from vico_lens.engine import VicoLensEntrypoint
 from vico_lens.errors import InputError, SchemaError
-from vico_lens.layout import attention_groups
-from vico_lens.store import open_trace
+from vico_lens.store.engine import VicoLensEntrypoint
+from vico_lens.store.layout import attention_groups
+from vico_lens.store.opening import open_trace
+from vico_lens.store.validation import validate_trace
 from vico_lens.testing.assertions import assert_traces_close
 from vico_lens.testing.traces import fake_trace
-from vico_lens.validation import validate_trace
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vico_lens.concepts import find_concepts
 from vico_lens.errors import ConceptError, InputError
-from vico_lens.reading import concept_maps, coverage, region_sum, temporal_matrix
+from vico_lens.store.reading import concept_maps, coverage, region_sum, temporal_matrix
 from vico_lens.testing.traces import blobs, fake_trace
+from vico_lens.vocabulary.concepts import find_concepts
 
 CONCEPTS = ["red circle", "blue square"]
 

@@ -12,9 +12,10 @@ import xarray as xr
 import zarr
 
 from vico_lens.errors import InputError, SchemaError, StoreError
-from vico_lens.storage import zarrfile
-from vico_lens.storage.zarrfile import Directory
-from vico_lens.store import TraceWriter, open_trace
+from vico_lens.store import zarrfile
+from vico_lens.store.opening import open_trace
+from vico_lens.store.writer import TraceWriter
+from vico_lens.store.zarrfile import Directory
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace, record
 
 SITES = fake_sites("spacetime", grid=(2, 2, 2), blocks=1)

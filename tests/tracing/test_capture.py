@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vico_lens.capture import Capture, parse_bytes
 from vico_lens.errors import InputError
-from vico_lens.schema import AttentionSite
+from vico_lens.tracing.capture import Capture, parse_bytes
+from vico_lens.vocabulary.schema import AttentionSite
 
 SITE = AttentionSite("unet.up_blocks.0.attentions.1.transformer_blocks.0.attn2", "cross", (8, 4, 4), 4, 8, 32, 7)
 

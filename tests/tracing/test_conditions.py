@@ -12,11 +12,11 @@ import torch
 from remains import remains
 from torch._dynamo.testing import CompileCounter
 
-from vico_lens.capture import Capture
-from vico_lens.recording import trace
 from vico_lens.testing import TinyPipeline, assert_traces_close, tiny_pipeline
 from vico_lens.testing.pipelines.releases import older_than
-from vico_lens.tracer import observe
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.recording import trace
+from vico_lens.tracing.tracer import observe
 
 FIRST = Capture(steps=[0])
 

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention as imported_under_a
 from torch.utils.checkpoint import checkpoint
 
 from vico_lens.errors import TracingError
-from vico_lens.interception import Attended, intercept, suspended
+from vico_lens.tracing.interception import Attended, intercept, suspended
 
 
 class Attention(nn.Module):

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from vico_lens.errors import ModelError
-from vico_lens.pipelines import load_pipeline
 from vico_lens.testing.pipelines import tiny_pipeline
+from vico_lens.tracing.pipelines import load_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch_dtype.*", "ignore:There are modules")
 

@@ -13,8 +13,8 @@ import xarray as xr
 
 import vico_lens as vl
 from vico_lens.errors import InputError, StoreError, TracingError
-from vico_lens.reading import concept_maps, temporal_matrix
-from vico_lens.storage.background import Background
+from vico_lens.store.background import Background
+from vico_lens.store.reading import concept_maps, temporal_matrix
 from vico_lens.testing import TinyPipeline, fake_trace, tiny_pipeline
 
 

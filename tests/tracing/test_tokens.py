@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vico_lens.schema import TokenTable
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
 from vico_lens.testing.pipelines.tokenizers import byte_level_tokenizer, clip_tokenizer, metaspace_tokenizer, t5_tokenizer
-from vico_lens.tokens import seen_ids, table_of
+from vico_lens.tracing.tokens import seen_ids, table_of
+from vico_lens.vocabulary.schema import TokenTable
 
 TOKENIZERS = {
     "clip": clip_tokenizer,

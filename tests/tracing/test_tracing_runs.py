@@ -14,14 +14,14 @@ import torch
 from remains import remains
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vico_lens.capture import Capture
-from vico_lens.concepts import find_concepts
 from vico_lens.errors import BudgetError, InputError, TracingError
-from vico_lens.layout import attention_groups
-from vico_lens.recording import trace
-from vico_lens.schema import AttentionCall
+from vico_lens.store.layout import attention_groups
 from vico_lens.testing.pipelines import PROMPT, TinyPipeline, tiny_pipeline
-from vico_lens.tracer import observe
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.recording import trace
+from vico_lens.tracing.tracer import observe
+from vico_lens.vocabulary.concepts import find_concepts
+from vico_lens.vocabulary.schema import AttentionCall
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +397,7 @@ def test_observing_inside_a_trace_is_live_and_invisible(tiny: TinyPipeline) -> N
 
 
 def test_an_unknown_pipeline_is_classified_by_what_is_seen_with_a_notice(tiny: TinyPipeline, monkeypatch: Any) -> None:
-    from vico_lens import families
+    from vico_lens.tracing import families
 
     with trace(tiny.pipe, capture=Capture(steps=0)) as known:
         tiny.run(seed=0)

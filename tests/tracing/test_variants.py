@@ -10,13 +10,13 @@ import pytest
 import torch
 import xarray as xr
 
-from vico_lens.capture import Capture
 from vico_lens.errors import TracingError
-from vico_lens.layout import attention_groups
-from vico_lens.recording import trace
-from vico_lens.schema import KEY_DIMS
+from vico_lens.store.layout import attention_groups
 from vico_lens.testing import TinyPipeline, tiny_pipeline
 from vico_lens.testing.pipelines.releases import older_than
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.recording import trace
+from vico_lens.vocabulary.schema import KEY_DIMS
 
 OTHER = "a blue star still and a green triangle moving left"
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.stages import Grid, Stage, resample
-from vico_lens.registry import Registry
-from vico_lens.schema import KINDS, Kind
+from vico_lens.vocabulary.registry import Registry
+from vico_lens.vocabulary.schema import KINDS, Kind
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -180,7 +180,8 @@ def register_method(name: str, *, replace: bool = False, **declared: Any) -> Cal
     The share of each frame's attention that a concept gets in the last cross-attention stage, whatever the layers before did:
 
     >>> import torch
-    >>> from vico_lens.attribution import methods, register_method
+    >>> from vico_lens.attribution import register_method
+    >>> from vico_lens.attribution.base import methods
     >>> @register_method("last_layer", differentiable=True, cost="O(N T)", reads=("cross",))
     ... def last_layer(problem):
     ...     "Cross-attention of the last stage alone."

@@ -13,9 +13,9 @@ import xarray as xr
 
 from vico_lens.attribution.base import MAP_DIMS, METHODS, Answer, Method, Problem, Residual, check_capacities, check_tokens
 from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, stages_from_trace
-from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.stages import Heads
+from vico_lens.vocabulary.concepts import Concept, find_concepts
 
 if TYPE_CHECKING:
     from vico_lens.kernels.stages import Grid

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from vico_lens.attribution.facade import Concepts, resolve_concepts
-from vico_lens.attribution.max_flow import Sink, certificate_of, shaped, sink_dims, sinks_of
+from vico_lens.attribution.methods.max_flow import Sink, certificate_of, shaped, sink_dims, sinks_of
 from vico_lens.attribution.trace_stages import GridChoice, Layers, matches, stages_from_trace, text_coordinate
 from vico_lens.errors import InputError
 from vico_lens.kernels.layered import Block, LayeredGraph
@@ -168,8 +168,8 @@ class AttentionGraph:
         -------
         Dataset
             ``value``, ``cut``, ``gap``, ``saturated``, ``cut_kind``, ``cut_layer``, ``cut_share`` with dimensions ``concept`` and
-            those of the sink, see `vico_lens.attribution.max_flow`; ``cut_by_place`` splits the cut over the edges from the
-            source, each stage, and the edges into the sink.
+            those of the sink, see `vico_lens.attribution.methods.max_flow`; ``cut_by_place`` splits the cut over the edges
+            from the source, each stage, and the edges into the sink.
         """
         named = self._concepts(concepts)
         flow = max_flow(self.blocks, list(named.values()), sinks_of(sink, self.grid), threads=threads)

@@ -20,11 +20,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 from vico_lens.errors import AttributionError, InputError
-from vico_lens.families import Family, denoisers, family_of
-from vico_lens.interception import suspended
 from vico_lens.kernels.resampling import resample_axes
 from vico_lens.kernels.stages import Grid
-from vico_lens.running import running_call
+from vico_lens.tracing.families import Family, denoisers, family_of
+from vico_lens.tracing.interception import suspended
+from vico_lens.tracing.running_call import running_call
 
 __all__ = [
     "DenoiserCall",

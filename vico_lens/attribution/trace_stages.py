@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.stages import Grid, Heads, Stage, resample, stage_shape
-from vico_lens.schema import JOINT_BLOCKS, KINDS, Kind, group_name, parse_group
+from vico_lens.vocabulary.schema import JOINT_BLOCKS, KINDS, Kind, group_name, parse_group
 
 if TYPE_CHECKING:
     import xarray as xr

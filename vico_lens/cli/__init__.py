@@ -1,4 +1,7 @@
-"""The command line ``vico-lens``: one file a verb, each of which only asks the floors below and prints what they answer."""
+"""The command line ``vico-lens``: one file a verb. Words of a command line come in, text or JSON and an exit code go out.
+
+A verb asks the rooms below and prints what they answer; nothing imports this room.
+"""
 
 from __future__ import annotations
 

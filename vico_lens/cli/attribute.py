@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from vico_lens.cli.files import check_input, check_output, entries_of_trace, staged
-from vico_lens.cli.options import AsJson, Concepts, MethodOptions, Overwrite, TracePath
+from vico_lens.cli.options import AsJson, Concepts, MethodOptions, Overwrite, TracePath, assignments
 from vico_lens.cli.output import columns, emit
-from vico_lens.cli.pair import by_frame, shares
-from vico_lens.cli.sampling import assignments, quiet_pipeline
 from vico_lens.errors import InputError
+from vico_lens.runs.once import by_frame, shares
+from vico_lens.runs.request import quiet_pipeline
 
 __all__ = ["attribute"]
 

@@ -22,11 +22,12 @@ from vico_lens.cli.options import (
     Prompt,
     Seed,
     Steps,
+    assignments,
     call_of,
 )
 from vico_lens.cli.output import emit, to_json
-from vico_lens.cli.pair import run_once, shares_text, verdict_text
-from vico_lens.cli.sampling import Request, assignments
+from vico_lens.runs.once import run_once, shares_text, verdict_text
+from vico_lens.runs.request import Request
 
 __all__ = ["balance"]
 

@@ -10,8 +10,8 @@ import typer
 from vico_lens.cli.files import check_input, check_output, staged
 from vico_lens.cli.options import AsJson, Concepts, Overwrite, TracePath
 from vico_lens.cli.output import columns, emit
-from vico_lens.cli.sampling import quiet_pipeline
 from vico_lens.errors import InputError
+from vico_lens.runs.request import quiet_pipeline
 
 __all__ = ["compare"]
 

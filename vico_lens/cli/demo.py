@@ -13,9 +13,9 @@ import typer
 from vico_lens.cli.files import check_output, staged
 from vico_lens.cli.options import AsJson, Overwrite
 from vico_lens.cli.output import decoded, emit, note, plain, to_json
-from vico_lens.cli.pair import Run, run_once, shares_text, verdict_text
-from vico_lens.cli.sampling import Request
 from vico_lens.errors import ModelError
+from vico_lens.runs.once import Run, run_once, shares_text, verdict_text
+from vico_lens.runs.request import Request
 
 __all__ = ["OUTPUTS", "demo"]
 
@@ -77,8 +77,8 @@ def _packaged(name: str) -> Any:
 def _report(path: Path, request: Request, before: Run, after: Run, method: str, reliability: Any) -> None:
     """Attribute the plain run by other methods and by exact flow too, and write everything on one page."""
     import vico_lens as vl
-    from vico_lens.reading import temporal_matrix
     from vico_lens.report import Outcome, build_report
+    from vico_lens.store.reading import temporal_matrix
     from vico_lens.tinyworld import parse_prompt
 
     tree, concepts = before.tree, before.concepts

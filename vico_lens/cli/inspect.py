@@ -14,7 +14,7 @@ __all__ = ["inspect"]
 def inspect(trace: TracePath, as_json: AsJson = False) -> None:
     """Say what a trace holds: prompt and provenance, tokens, groups of attention sites, sizes, and whether the run ended."""
     import vico_lens as vl
-    from vico_lens.layout import attention_groups
+    from vico_lens.store.layout import attention_groups
 
     tree = vl.open_trace(check_input(trace, "a recorded trace"))
     groups = {

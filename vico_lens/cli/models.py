@@ -14,7 +14,7 @@ __all__ = ["bundled_model", "models"]
 
 def models(as_json: AsJson = False) -> None:
     """List the bundled model and the diffusers pipeline families that can be traced, and what the tests prove of each."""
-    from vico_lens.families.listing import listed_families
+    from vico_lens.tracing.families.listing import listed_families
 
     bundled = bundled_model()
     families = {line.name: line.to_dict() for line in listed_families()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vico_lens.cli.sampling import assignments
+from vico_lens.errors import InputError
 
 __all__ = [
     "AsJson",
@@ -23,6 +25,7 @@ __all__ = [
     "Seed",
     "Steps",
     "TracePath",
+    "assignments",
     "call_of",
 ]
 
@@ -59,3 +62,28 @@ def call_of(steps: int | None, guidance: float | None, call: list[str] | None) -
     """Arguments of the pipeline call; what is not named keeps the pipeline's own default."""
     named = {"num_inference_steps": steps, "guidance_scale": guidance}
     return {name: value for name, value in named.items() if value is not None} | assignments(call)
+
+
+def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` options; a value is JSON where it can be, else text.
+
+    Raises
+    ------
+    InputError
+        If a pair has no ``=``, or its name is no name.
+
+    Examples
+    --------
+    >>> assignments(["num_frames=16", "kind=hard", "tau=1e-3"])
+    {'num_frames': 16, 'kind': 'hard', 'tau': 0.001}
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"expected NAME=VALUE, got {pair!r}: write it as in num_frames=16.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found

@@ -19,10 +19,10 @@ import xarray as xr
 from vico_lens.cli.files import check_input, staged
 from vico_lens.cli.options import AsJson, CallOptions, Device, Download, Guidance, Model, Steps, call_of
 from vico_lens.cli.output import columns, emit, note
-from vico_lens.cli.sampling import check_prompt, quiet_pipeline
 from vico_lens.errors import InputError
+from vico_lens.runs.request import check_prompt, quiet_pipeline
 
-__all__ = ["conditions_of", "judge_clip", "seeds_of", "sweep"]
+__all__ = ["conditions_of", "seeds_of", "sweep"]
 
 INDEX = "index.csv"
 _OURS = re.compile(rf"[0-9a-f]{{24}}\.(json|npz)|\..*\.part|{re.escape(INDEX)}")
@@ -52,6 +52,7 @@ def sweep(
 ) -> None:
     """Run every prompt of a file with every seed under every condition, and tell how each condition did."""
     import vico_lens as vl
+    from vico_lens.tinyworld.judge import judge_clip
 
     asked = _prompts(check_input(prompts, "a file of prompts"), bundled=model is None)
     settings = conditions_of(condition, conditions)
@@ -83,21 +84,6 @@ def sweep(
     rows = [[name, *(row.get(key) for key in names)] for name, row in table.items()]
     text = columns(rows, ["condition", *(name.replace("_", " ") for name in names)])
     emit(report, f"{text}\n\n{index.sizes['run']} runs, listed in {out / INDEX}", as_json=as_json)
-
-
-def judge_clip(video: np.ndarray, prompt: str) -> dict[str, Any]:
-    """What the exact judge says of a clip of the bundled model; nothing where the prompt is no sentence of its world."""
-    from vico_lens.tinyworld import judge, parse_prompt
-
-    try:
-        verdict = judge(video, parse_prompt(prompt))
-    except InputError:
-        return {}
-    return {
-        "all_correct": bool(verdict.all_correct),
-        "subjects_correct": bool(verdict.subjects_correct),
-        "failure": verdict.failure or "",
-    }
 
 
 def seeds_of(text: str) -> list[int]:
@@ -136,7 +122,7 @@ def conditions_of(names: Sequence[str] | None, file: Path | None) -> dict[str, d
     >>> conditions_of(["plain", "vico", "reweight"], None)
     {'plain': None, 'vico': {'preset': 'vico'}, 'reweight': {'baseline': 'reweight'}}
     """
-    from vico_lens.balancing import presets
+    from vico_lens.intervention.balancing import presets
 
     found: dict[str, dict[str, Any] | None] = {}
     for name in names or (() if file else ("plain", "default")):
@@ -233,7 +219,7 @@ def _bar() -> Iterator[Any]:
 
 def _summary(index: xr.Dataset) -> dict[str, Any]:
     """One condition: how many clips are right, with a 95 % interval, and what a run cost."""
-    from vico_lens.plot.intervals import wilson
+    from vico_lens.kernels.intervals import wilson
 
     row: dict[str, Any] = {"runs": index.sizes["run"]}
     if "all_correct" in index:

@@ -11,8 +11,8 @@ import typer
 from vico_lens.cli.files import bytes_on_disk, check_output, entries_of_trace
 from vico_lens.cli.options import AsJson, CallOptions, Device, Download, Guidance, Model, Overwrite, Prompt, Seed, Steps, call_of
 from vico_lens.cli.output import columns, emit, note, size
-from vico_lens.cli.sampling import Request
 from vico_lens.errors import InputError
+from vico_lens.runs.request import Request
 
 __all__ = ["trace"]
 

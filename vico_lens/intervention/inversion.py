@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError, ModelError
-from vico_lens.video import to_rgb
+from vico_lens.tracing.video import to_rgb
 
 __all__ = ["InverseScheduler", "encode_video", "invert"]
 
@@ -187,7 +187,7 @@ def encode_video(pipe: Any, video: object) -> Tensor:
     >>> latents.ndim
     5
     """
-    from vico_lens.families import family_of
+    from vico_lens.tracing.families import family_of
 
     vae, layout = pipe.vae, family_of(pipe).latents
     weight = next(vae.parameters())
@@ -278,7 +278,7 @@ def invert(
     >>> latents.ndim
     5
     """
-    from vico_lens.balancing.injection import shadow
+    from vico_lens.intervention.balancing.injection import shadow
 
     if (video is None) == (latents is None):
         raise InputError("expected either a video or clean latents to invert, got " + ("neither." if video is None else "both."))

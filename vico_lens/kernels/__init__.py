@@ -1,5 +1,5 @@
-"""Arithmetic on plain tensors: stages, products along paths, rollout, exact flow and its bounds.
+"""Arithmetic on plain tensors: attention weights, products along paths, rollout, exact flow and its bounds.
 
-Nothing here knows of traces, pipelines or concepts' names, so the function that a balancer optimises on live tensors is the one
-that attribution applies to a stored trace.
+Tensors come in, tensors go out, on the device where they are. This room knows neither traces nor pipelines, so that the
+function which a balancer differentiates is the one that attribution applies to a stored trace; it imports `vocabulary`.
 """

@@ -18,7 +18,7 @@ from vico_lens.errors import InputError
 from vico_lens.kernels.resampling import resample_axes
 
 if TYPE_CHECKING:
-    from vico_lens.schema import AttentionCall, Kind
+    from vico_lens.vocabulary.schema import AttentionCall, Kind
 
 __all__ = ["Grid", "Heads", "Stage", "resample", "stages_from_calls"]
 

@@ -1,17 +1,17 @@
 """Figures: each takes labelled numbers and returns a plotly figure; beside each stands a function that returns what it draws.
 
-Plotly is imported when the first figure is drawn, never before. Colours are fixed by concept (`concept_colours`), page
-colours come from one of two templates (`template`), and pictures and videos are written without a browser (`save_png`,
-`save_gif`, `save_mp4`).
+Plotly is imported when the first figure is drawn, never before. Colours are fixed by concept (`concept_colours`), page colours
+come from one of two templates (`template`), and pictures and videos are written without a browser (`save_png`, `save_gif`,
+`save_mp4`). This room imports `store` and `attribution`, and is the only one that imports plotly.
 """
 
+from vico_lens.kernels.intervals import wilson
 from vico_lens.plot.attention import attention, attention_numbers
 from vico_lens.plot.change import balancing, balancing_numbers, before_after, before_after_numbers
 from vico_lens.plot.colours import concept_colours
 from vico_lens.plot.composite import composite
 from vico_lens.plot.export import filmstrip, save_gif, save_mp4, save_png, save_webp
 from vico_lens.plot.flow import sankey, sankey_numbers
-from vico_lens.plot.intervals import wilson
 from vico_lens.plot.maps import influence, influence_numbers, method_maps, method_maps_numbers, side_by_side
 from vico_lens.plot.network import layered_graph, layered_graph_numbers
 from vico_lens.plot.residual import residual_graph, residual_graph_numbers

@@ -44,7 +44,7 @@ def balancing_numbers(log: xr.Dataset) -> xr.Dataset:
 
     Examples
     --------
-    >>> from vico_lens.balancing.log import Update, log_of
+    >>> from vico_lens.intervention.balancing.log import Update, log_of
     >>> log = log_of([Update(0, 0, 0, 0, 999.0, 0.5, {"cat": 0.1, "dog": 0.3}, {"cat": 0.2, "dog": 0.6})], {})
     >>> balancing_numbers(log).share.dims
     ('update', 'concept')
@@ -74,7 +74,7 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
 
     Examples
     --------
-    >>> from vico_lens.balancing.log import Update, log_of
+    >>> from vico_lens.intervention.balancing.log import Update, log_of
     >>> log = log_of([Update(0, 0, 0, 0, 999.0, 0.5, {"cat": 0.1, "dog": 0.3}, {"cat": 0.2, "dog": 0.6})], {})
     >>> type(balancing(log)).__name__
     'Figure'

@@ -30,7 +30,8 @@ def residual_graph_numbers(graph: nx.DiGraph) -> list[dict[str, Any]]:
     Parameters
     ----------
     graph : nx.DiGraph
-        Nodes with ``layer`` and ``kind``, edges with ``capacity`` and ``flow``; as from ``vico_lens.lab.Flow.to_networkx``.
+        Nodes with ``layer`` and ``kind``, edges with ``capacity`` and ``flow``; as from
+        ``vico_lens.attribution.lab.Flow.to_networkx``.
 
     Raises
     ------

@@ -16,7 +16,7 @@ import networkx as nx
 from vico_lens.errors import InputError
 
 if TYPE_CHECKING:
-    from vico_lens.graph import AttentionGraph
+    from vico_lens.attribution.graph import AttentionGraph
 
 __all__ = ["Carry", "concept_graphs", "solved"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.kernels.intervals import bootstrap_mean, wilson
 from vico_lens.plot.colours import PALETTE
-from vico_lens.plot.intervals import bootstrap_mean, wilson
 from vico_lens.plot.theme import Theme, finish, new_figure
 from vico_lens.plot.wording import number, percent, percent_range, plain
 

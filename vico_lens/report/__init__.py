@@ -1,4 +1,7 @@
-"""The one-file report: a page that opens offline, prints, and can be sent to a colleague."""
+"""The one-file report: traces, influences and videos come in, one HTML page that opens offline goes out.
+
+This room imports `plot` and everything below it.
+"""
 
 from vico_lens.report.build import LIMIT, build_report
 from vico_lens.report.outcome import Outcome

@@ -31,7 +31,7 @@ from vico_lens.report.story import Run, Story
 if TYPE_CHECKING:
     import networkx as nx
 
-    from vico_lens.graph import AttentionGraph
+    from vico_lens.attribution.graph import AttentionGraph
 
 __all__ = ["LIMIT", "build_report"]
 

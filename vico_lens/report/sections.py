@@ -17,7 +17,7 @@ from vico_lens.report.story import Run, Story, mark_prompt
 from vico_lens.report.tables import facts, flow_table, rates_table, shares_table, verdict_table
 
 if TYPE_CHECKING:
-    from vico_lens.graph import AttentionGraph
+    from vico_lens.attribution.graph import AttentionGraph
 
 __all__ = ["Material", "body"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.dominance import dominance
+from vico_lens.attribution.dominance import dominance
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import concept_colours
 from vico_lens.plot.reading import concept_names

@@ -1,20 +1,5 @@
-"""Runs that somebody watches: in the background, one at a time, with progress and a way to stop them."""
+"""Whole runs: one prompt traced and judged, a plain and a balanced pair, a background job, and a sweep over many.
 
-from vico_lens.live.job import Cancelled, Desk, Job, Progress, Ticket
-from vico_lens.live.pair import Pair, PairSettings, Side, check_settings, run_pair
-from vico_lens.live.rerun import recorded_run, trace_run
-
-__all__ = [
-    "Cancelled",
-    "Desk",
-    "Job",
-    "Pair",
-    "PairSettings",
-    "Progress",
-    "Side",
-    "Ticket",
-    "check_settings",
-    "recorded_run",
-    "run_pair",
-    "trace_run",
-]
+A request (prompt, model, seed, settings) comes in, videos with their traces, influences and records go out. The command line,
+the dashboards and the benchmarks share these; this room imports everything below it and no face of the package.
+"""

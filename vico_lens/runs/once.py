@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.cli.sampling import Request
-from vico_lens.concepts import Concept
+from vico_lens.runs.request import Request
+from vico_lens.attribution.dominance import dominance
+from vico_lens.attribution.facade import attribute
+from vico_lens.intervention.balancing.balance import balance as start_balance
+from vico_lens.tracing.recording import trace
+from vico_lens.vocabulary.concepts import Concept, find_concepts
 from vico_lens.errors import InputError
 
 __all__ = ["Run", "by_frame", "judged", "run_once", "shares", "shares_text", "verdict_text"]
@@ -89,21 +93,19 @@ def run_once(
     ConceptError
         If a concept is not in the prompt: before anything is sampled, where the pipeline has a tokenizer that can tell.
     """
-    import vico_lens as vl
-
     names = list(concepts) if concepts else None
     tokenizer = getattr(pipe, "tokenizer", None)
     if getattr(tokenizer, "is_fast", False):
-        vl.find_concepts(request.prompt, names, tokenizer)
+        find_concepts(request.prompt, names, tokenizer)
     with ExitStack() as stack:
-        recording = stack.enter_context(vl.trace(pipe, to=to))
-        balancing = None if balance is None else stack.enter_context(vl.balance(pipe, names, **balance))
+        recording = stack.enter_context(trace(pipe, to=to))
+        balancing = None if balance is None else stack.enter_context(start_balance(pipe, names, **balance))
         video = request.sample(pipe, label)
         recording.video = video
-    found = vl.find_concepts(recording.tree, names)
-    influence = vl.attribute(recording.tree, method, found, **(options or {}))
+    found = find_concepts(recording.tree, names)
+    influence = attribute(recording.tree, method, found, **(options or {}))
     log = None if balancing is None else balancing.log
-    return Run(video, recording.tree, found, influence, vl.dominance(influence), _judge(request, video), log, balancing)
+    return Run(video, recording.tree, found, influence, dominance(influence), _judge(request, video), log, balancing)
 
 
 def _judge(request: Request, video: np.ndarray) -> Any | None:

@@ -8,21 +8,22 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.cli.pair import Run, run_once
-from vico_lens.cli.sampling import Request, check_prompt
-from vico_lens.concepts import find_concepts
+from vico_lens.runs.once import Run, run_once
+from vico_lens.runs.request import Request, check_prompt
+from vico_lens.vocabulary.concepts import find_concepts
+from vico_lens.attribution.facade import attribute
 from vico_lens.errors import InputError
-from vico_lens.live.job import Ticket
-from vico_lens.phrases import words_of
-from vico_lens.schema import TokenKind, TokenTable
+from vico_lens.runs.job import Ticket
+from vico_lens.vocabulary.phrases import words_of
+from vico_lens.vocabulary.schema import TokenKind, TokenTable
 from vico_lens.tinyworld.pipeline import STEPS
 
 if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-    from vico_lens.balancing.presets import Preset
-    from vico_lens.balancing.steps import StepRule
+    from vico_lens.intervention.balancing.presets import Preset
+    from vico_lens.intervention.balancing.steps import StepRule
 
 __all__ = ["LONGEST", "MOST_STEPS", "Pair", "PairSettings", "Side", "check_settings", "found_concepts", "reporter", "run_pair"]
 
@@ -43,9 +44,9 @@ class PairSettings:
     concepts : tuple of str
         At least two, as they stand in the prompt.
     preset : str
-        Name in `vico_lens.balancing.presets`.
+        Name in `vico_lens.intervention.balancing.presets`.
     objective : str or None
-        Name in `vico_lens.balancing.objectives`; the preset's own when None.
+        Name in `vico_lens.intervention.balancing.objectives`; the preset's own when None.
     strength : float
         Factor on the size of the preset's updates.
     steps : int
@@ -171,7 +172,7 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
         If the ticket says so.
     """
     from vico_lens.attribution.facade import DEFAULT_METHOD
-    from vico_lens.balancing import Schedule, balance_report, presets
+    from vico_lens.intervention.balancing import Schedule, balance_report, presets
 
     check_settings(settings)
     preset = _strengthened(presets[settings.preset], settings.strength)
@@ -210,7 +211,7 @@ def _words(prompt: str) -> TokenTable:
 
 def _strengthened(preset: Preset, factor: float) -> Preset:
     """The preset with updates `factor` times as large."""
-    from vico_lens.balancing import Adam, FixedRms, RandomDirection
+    from vico_lens.intervention.balancing import Adam, FixedRms, RandomDirection
 
     def scaled(rule: StepRule) -> StepRule:
         if isinstance(rule, FixedRms):
@@ -235,6 +236,4 @@ def reporter(ticket: Ticket, label: str, done: int, total: int) -> Callable[...,
 
 
 def _others(run: Run, methods: list[str]) -> dict[str, xr.DataArray]:
-    import vico_lens as vl
-
-    return {method: vl.attribute(run.tree, method, run.concepts) for method in methods}
+    return {method: attribute(run.tree, method, run.concepts) for method in methods}

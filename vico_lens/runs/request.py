@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from vico_lens.errors import InputError, ModelError, VicoLensError
 
-__all__ = ["Request", "assignments", "check_prompt", "quiet_pipeline"]
+__all__ = ["Request", "check_prompt", "quiet_pipeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Request:
         """
         import torch
 
-        from vico_lens.video import to_rgb
+        from vico_lens.tracing.video import to_rgb
 
         # disable=None: tqdm draws the bar on a terminal only, so that logs stay readable.
         pipe.set_progress_bar_config(desc=label, leave=False, file=sys.stderr, disable=None)
@@ -103,12 +102,12 @@ def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: b
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    import vico_lens as vl
+    from vico_lens.tracing.pipelines import load_pipeline
 
     for chatter in (diffusers_logging, transformers_logging):
         chatter.set_verbosity_error()
         chatter.disable_progress_bar()
-    pipe = vl.load_pipeline(model, device=None if device == "cpu" else device, local_files_only=not download)
+    pipe = load_pipeline(model, device=None if device == "cpu" else device, local_files_only=not download)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -133,28 +132,3 @@ def check_prompt(prompt: str, *, bundled: bool) -> None:
             f"the bundled model has never seen {', '.join(map(repr, unknown))}; its words are {', '.join(sorted(WORDS))}. "
             "For other prompts name a model: --model FOLDER_OR_ID."
         )
-
-
-def assignments(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` options; a value is JSON where it can be, else text.
-
-    Raises
-    ------
-    InputError
-        If a pair has no ``=``, or its name is no name.
-
-    Examples
-    --------
-    >>> assignments(["num_frames=16", "kind=hard", "tau=1e-3"])
-    {'num_frames': 16, 'kind': 'hard', 'tau': 0.001}
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"expected NAME=VALUE, got {pair!r}: write it as in num_frames=16.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vico_lens.cli.sampling import check_prompt
+from vico_lens.runs.request import check_prompt
 from vico_lens.errors import InputError
-from vico_lens.live.job import Ticket
-from vico_lens.live.pair import LONGEST, MOST_STEPS, reporter
-from vico_lens.sweep import Run, sample_run
+from vico_lens.tracing.recording import trace
+from vico_lens.runs.job import Ticket
+from vico_lens.runs.pair import LONGEST, MOST_STEPS, reporter
+from vico_lens.runs.sweep import Run, sample_run
 from vico_lens.tinyworld.pipeline import STEPS
 
 __all__ = ["recorded_run", "trace_run"]
@@ -66,15 +68,11 @@ def trace_run(pipe: Any, run: Run, to: Path, ticket: Ticket) -> Path:
     Cancelled
         If the ticket says so; nothing is left at `to` then.
     """
-    import shutil
-
-    import vico_lens as vl
-
     total = int(run.call.get("num_inference_steps", STEPS))
     callback = {"callback_on_step_end": reporter(ticket, run.condition, 0, total)}
     finished = False
     try:
-        with vl.trace(pipe, to=to) as recording:
+        with trace(pipe, to=to) as recording:
             recording.video, _ = sample_run(
                 pipe, Run(run.prompt, run.seed, run.condition, run.settings, {**run.call, **callback}, run.model)
             )

@@ -1,4 +1,5 @@
-"""How a trace is written and read: forms of attention calls, a small Zarr v3 writer, a background thread, and the way back.
+"""The data side: write attention calls to a Zarr v3 store while the model runs, and open the store as an xarray tree.
 
-Nothing here is public by itself; `vico_lens.store` is the door.
+Attention calls come in, an `xarray.DataTree` with the names of `vocabulary.schema` goes out; weights that were stored as query
+and key are computed when a slice of them is read. This room imports `vocabulary` and `kernels`, and never `tracing`.
 """

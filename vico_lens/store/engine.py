@@ -58,7 +58,7 @@ class VicoLensEntrypoint(BackendEntrypoint):
         device: str = "cpu",
     ) -> xr.DataTree:
         """Open a trace; `device` computes weights from factors."""
-        from vico_lens.store import open_trace
+        from vico_lens.store.opening import open_trace
 
         tree = open_trace(filename_or_obj, device=device)
         node = tree if group is None else _node(tree, group)

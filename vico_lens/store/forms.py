@@ -19,9 +19,9 @@ from torch.nn.functional import pad
 
 from vico_lens.errors import StoreError
 from vico_lens.kernels.softmax import MASKED, attention_columns
-from vico_lens.layout import bias_dims, shared_dims
-from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionCall, AttentionSite, Kind
-from vico_lens.storage.precision import Precision, narrow, stored_dtype
+from vico_lens.store.layout import bias_dims, shared_dims
+from vico_lens.store.precision import Precision, narrow, stored_dtype
+from vico_lens.vocabulary.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionCall, AttentionSite, Kind
 
 __all__ = ["Form", "Former", "Stored", "bias_dims", "factor_dims", "full_weights", "shared_dims"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vico_lens.storage.zarrfile import CHUNK_BYTES, Array, Tree, chunk_shape
+from vico_lens.store.zarrfile import CHUNK_BYTES, Array, Tree, chunk_shape
 
 __all__ = ["SMALL", "Gathered"]
 

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionSite, Kind, TokenTable, parse_group, weights_dims
+from vico_lens.vocabulary.schema import (
+    JOINT_BLOCKS,
+    KEY_DIMS,
+    QUERY_DIMS,
+    AttentionSite,
+    Kind,
+    TokenTable,
+    parse_group,
+    weights_dims,
+)
 
 __all__ = [
     "TOKEN_COORDS",
@@ -72,7 +81,7 @@ class Group:
     Attributes
     ----------
     kind : str
-        One of `vico_lens.schema.KINDS`.
+        One of `vico_lens.vocabulary.schema.KINDS`.
     grid : tuple of int
         Frames, rows and columns.
     sites : list of AttentionSite

@@ -18,19 +18,85 @@ from xarray.core import indexing
 from zarr.abc.store import Store
 
 from vico_lens.errors import SchemaError, StoreError
-from vico_lens.layout import TOKEN_COORDS, Group, Header, assemble, bias_dims, shared_dims
-from vico_lens.lazy import Block, FactorSource, LazyWeights, NormaliserCache, Read
-from vico_lens.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, SCHEMA_VERSION, AttentionSite, Kind, parse_group, weights_dims
-from vico_lens.storage.chunks import Fetch, read_part
-from vico_lens.storage.guard import check_arrays
-from vico_lens.storage.places import partial_of
-from vico_lens.storage.tracefile import KEY
-from vico_lens.storage.zarrfile import Directory
+from vico_lens.store.chunks import Fetch, read_part
+from vico_lens.store.layout import TOKEN_COORDS, Group, Header, assemble, bias_dims, shared_dims
+from vico_lens.store.lazy_weights import Block, FactorSource, LazyWeights, NormaliserCache, Read
+from vico_lens.store.paths import partial_of
+from vico_lens.store.safety import check_arrays
+from vico_lens.store.tracefile import KEY
+from vico_lens.store.zarrfile import Directory
+from vico_lens.vocabulary.schema import (
+    JOINT_BLOCKS,
+    KEY_DIMS,
+    QUERY_DIMS,
+    SCHEMA_VERSION,
+    AttentionSite,
+    Kind,
+    parse_group,
+    weights_dims,
+)
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["chunked", "open_store"]
+__all__ = ["LIMIT", "chunked", "open_store", "open_trace"]
+
+LIMIT = 8 << 30
+"""Bytes that a single request without dask may take."""
+
+
+def open_trace(
+    path: str | PathLike[str] | Store,
+    *,
+    device: str | torch.device = "cpu",
+    chunks: Mapping[str, int] | None = None,
+    limit: int = LIMIT,
+) -> xr.DataTree:
+    """Open a trace; nothing is read but its metadata and coordinates.
+
+    Attention weights are there under their names whether they were stored or have to be computed from query and key, and a slice
+    costs what the slice needs. The trace of a run that was killed opens with the steps it finished; ``attrs["complete"]``,
+    ``attrs["steps_finished"]`` and ``attrs["steps_planned"]`` say how far it got.
+
+    Parameters
+    ----------
+    path : path or zarr store
+        A folder, a ``.zip``, a URL that zarr understands, or a zarr store.
+    device : str or torch.device
+        Where weights are computed from their factors.
+    chunks : mapping or None
+        Give dask arrays: with ``{}`` in chunks of one call and one head, cut further where those are large; sizes by dimension
+        override. None gives lazily indexed arrays without dask.
+    limit : int
+        Bytes that a single request without dask may take; a larger one is refused instead of exhausting the memory.
+
+    Returns
+    -------
+    xarray.DataTree
+        One group a kind and grid, such as ``/cross/16x40x64``.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing at `path`, it is damaged, or cannot be read.
+    SchemaError
+        If it is a store of something else, or from a newer release.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = fake_trace(to=f"{folder}/run.zarr", form="factors")
+    >>> open_trace(f"{folder}/run.zarr")["cross/4x4x4"].weights.sel(step=1).sizes["token"]
+    20
+    """
+    if device != "cpu":
+        import torch
+
+        device = torch.device(device)
+    tree = open_store(path, device, limit)
+    return tree if chunks is None else chunked(tree, chunks)
 
 
 def open_store(
@@ -127,7 +193,7 @@ def _root(source: Any, name: str) -> tuple[zarr.Group, Path | None]:
         raise StoreError(f"cannot read the root of the trace at {name}: {error}. The store is damaged.") from error
 
 
-# Codecs of arrays that `vico_lens.storage.chunks` reads itself: what `vico_lens.storage.zarrfile` writes for numbers.
+# Codecs of arrays that `vico_lens.store.chunks` reads itself: what `vico_lens.store.zarrfile` writes for numbers.
 _NUMBERS = (("bytes",), ("bytes", "blosc", "crc32c"))
 
 

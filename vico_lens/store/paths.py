@@ -7,9 +7,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from vico_lens.errors import InputError, StoreError, VicoLensError
+from vico_lens.errors import InputError, StoreError
 
-__all__ = ["check_free", "local_path", "pack", "partial_of", "remove"]
+__all__ = ["local_path", "pack", "partial_of"]
 
 
 def local_path(to: str | os.PathLike[str]) -> Path:
@@ -42,44 +42,6 @@ def local_path(to: str | os.PathLike[str]) -> Path:
 def partial_of(path: Path) -> Path:
     """Folder into which a zip is written until it is closed."""
     return path.with_name(path.name + ".partial")
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path that is taken or cannot be written, before a model runs for it.
-
-    Raises
-    ------
-    StoreError
-        If something is there, other than a trace that may be overwritten, or nothing can be written there.
-    """
-    from vico_lens.storage.opening import open_store
-
-    for old in (path, partial_of(path)):
-        if not (old.exists() or old.is_symlink()):
-            continue
-        if not overwrite:
-            raise StoreError(f"{old} exists already. Choose another path, or pass overwrite=True to replace a trace.")
-        try:
-            open_store(old, "cpu", 0)
-        except VicoLensError as error:
-            raise StoreError(f"expected a trace to overwrite at {old}; got something else, left as it is ({error})") from None
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
-    if not existing.is_dir():
-        raise StoreError(f"expected a folder above {path}; {existing} is a file. Choose another path.")
-    probe = existing / f".vico-lens-{os.getpid()}.partial"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StoreError(f"cannot write to {existing}: {error.strerror or error}. Choose a path that can be written.") from error
-
-
-def remove(path: Path) -> None:
-    """Remove a trace, which `check_free` found to be one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def pack(folder: Path, path: Path) -> None:

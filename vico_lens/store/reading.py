@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import InputError, SchemaError
 from vico_lens.kernels.resampling import resample_axes
-from vico_lens.layout import attention_groups
-from vico_lens.schema import Kind
+from vico_lens.store.layout import attention_groups
+from vico_lens.vocabulary.concepts import Concept, find_concepts
+from vico_lens.vocabulary.schema import Kind
 
 __all__ = ["concept_maps", "coverage", "region_sum", "temporal_matrix"]
 

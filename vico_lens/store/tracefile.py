@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vico_lens.layout import Header, group_attrs, root_coords, site_coords
-from vico_lens.schema import SCHEMA_VERSION, AttentionSite, parse_group
-from vico_lens.storage.gathered import Gathered
-from vico_lens.storage.zarrfile import Tree, chunk_shape
+from vico_lens.store.gathering import Gathered
+from vico_lens.store.layout import Header, group_attrs, root_coords, site_coords
+from vico_lens.store.zarrfile import Tree, chunk_shape
+from vico_lens.vocabulary.schema import SCHEMA_VERSION, AttentionSite, parse_group
 
 if TYPE_CHECKING:
-    from vico_lens.storage.forms import Stored
+    from vico_lens.store.forms import Stored
 
 __all__ = ["KEY", "TraceFile", "plain_attrs"]
 

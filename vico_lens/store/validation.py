@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import SchemaError
-from vico_lens.layout import TOKEN_COORDS, attention_groups
-from vico_lens.schema import KEY_DIMS, LEADING_DIMS, SCHEMA_VERSION, TOKEN_KINDS, Kind, weights_dims
+from vico_lens.store.layout import TOKEN_COORDS, attention_groups
+from vico_lens.vocabulary.schema import KEY_DIMS, LEADING_DIMS, SCHEMA_VERSION, TOKEN_KINDS, Kind, weights_dims
 
 __all__ = ["REQUIRED_ATTRS", "problems", "validate_trace"]
 

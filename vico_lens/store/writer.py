@@ -8,6 +8,8 @@ torch until weights are computed, so that looking through a trace starts fast.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -16,84 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vico_lens.errors import InputError, StoreError
-from vico_lens.layout import Header, token_coords
-from vico_lens.schema import AttentionCall, Branch, TokenKind, TokenTable
-from vico_lens.storage.background import Background
-from vico_lens.storage.opening import chunked, open_store
-from vico_lens.storage.places import check_free, local_path, pack, partial_of, remove
-from vico_lens.storage.tracefile import TraceFile, plain_attrs
-from vico_lens.storage.zarrfile import Directory, Memory, Tree
+from vico_lens.errors import InputError, StoreError, VicoLensError
+from vico_lens.store.background import Background
+from vico_lens.store.layout import Header, token_coords
+from vico_lens.store.opening import LIMIT, open_store, open_trace
+from vico_lens.store.paths import local_path, pack, partial_of
+from vico_lens.store.tracefile import TraceFile, plain_attrs
+from vico_lens.store.zarrfile import Directory, Memory, Tree
+from vico_lens.vocabulary.schema import AttentionCall, Branch, TokenKind, TokenTable
 
 if TYPE_CHECKING:
-    import torch
     import xarray as xr
-    from zarr.abc.store import Store
 
-    from vico_lens.storage.forms import Form, Former
-    from vico_lens.storage.precision import Precision
+    from vico_lens.store.forms import Form, Former
+    from vico_lens.store.precision import Precision
 
-__all__ = ["TraceWriter", "open_trace"]
-
-_LIMIT = 8 << 30
-
-
-def open_trace(
-    path: str | PathLike[str] | Store,
-    *,
-    device: str | torch.device = "cpu",
-    chunks: Mapping[str, int] | None = None,
-    limit: int = _LIMIT,
-) -> xr.DataTree:
-    """Open a trace; nothing is read but its metadata and coordinates.
-
-    Attention weights are there under their names whether they were stored or have to be computed from query and key, and a slice
-    costs what the slice needs. The trace of a run that was killed opens with the steps it finished; ``attrs["complete"]``,
-    ``attrs["steps_finished"]`` and ``attrs["steps_planned"]`` say how far it got.
-
-    Parameters
-    ----------
-    path : path or zarr store
-        A folder, a ``.zip``, a URL that zarr understands, or a zarr store.
-    device : str or torch.device
-        Where weights are computed from their factors.
-    chunks : mapping or None
-        Give dask arrays: with ``{}`` in chunks of one call and one head, cut further where those are large; sizes by dimension
-        override. None gives lazily indexed arrays without dask.
-    limit : int
-        Bytes that a single request without dask may take; a larger one is refused instead of exhausting the memory.
-
-    Returns
-    -------
-    xarray.DataTree
-        One group a kind and grid, such as ``/cross/16x40x64``.
-
-    Raises
-    ------
-    StoreError
-        If there is nothing at `path`, it is damaged, or cannot be read.
-    SchemaError
-        If it is a store of something else, or from a newer release.
-
-    Examples
-    --------
-    >>> from vico_lens.testing.traces import fake_trace
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = fake_trace(to=f"{folder}/run.zarr", form="factors")
-    >>> open_trace(f"{folder}/run.zarr")["cross/4x4x4"].weights.sel(step=1).sizes["token"]
-    20
-    """
-    if device != "cpu":
-        import torch
-
-        device = torch.device(device)
-    tree = open_store(path, device, limit)
-    return tree if chunks is None else chunked(tree, chunks)
+__all__ = ["TraceWriter"]
 
 
 class TraceWriter:
-    """Stores the attention calls of one run; implements `vico_lens.schema.Sink`.
+    """Stores the attention calls of one run; implements `vico_lens.vocabulary.schema.Sink`.
 
     Parameters
     ----------
@@ -137,8 +81,8 @@ class TraceWriter:
         overwrite: bool = False,
         queue_bytes: int = 256 << 20,
     ) -> None:
-        from vico_lens.storage.forms import FORMS
-        from vico_lens.storage.precision import PRECISIONS
+        from vico_lens.store.forms import FORMS
+        from vico_lens.store.precision import PRECISIONS
 
         for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
             if value not in known:
@@ -156,7 +100,7 @@ class TraceWriter:
         self._step: tuple[int, float] | None = None
         self._failed = False
         if self.path is not None:
-            check_free(self.path, overwrite=overwrite)
+            _check_free(self.path, overwrite=overwrite)
 
     @property
     def _folder(self) -> Path:
@@ -174,8 +118,8 @@ class TraceWriter:
         steps: Sequence[int] | None = None,
         timesteps: Sequence[float] | None = None,
     ) -> None:
-        """Make the store. See `vico_lens.schema.Sink.start`."""
-        from vico_lens.storage.forms import Former
+        """Make the store. See `vico_lens.vocabulary.schema.Sink.start`."""
+        from vico_lens.store.forms import Former
 
         if self._file is not None:
             raise StoreError("expected one start of a trace; got a second. Make a new TraceWriter for another run.")
@@ -186,7 +130,7 @@ class TraceWriter:
         header = Header(plain_attrs(attrs), [], [], tuple(branches), prompts, token_coords(tables))
         if self.path is not None and self._overwrite:
             for old in (self.path, partial_of(self.path)):
-                remove(old)
+                _remove(old)
         target = self._memory if self.path is None else Directory(self._folder)
         self._branches, self._prompts = tuple(branches), prompts
         self._former = Former(self.form, self.dtype, longest)
@@ -258,7 +202,7 @@ class TraceWriter:
             from zarr.storage import MemoryStore
 
             store = MemoryStore(self._memory.data, read_only=True)
-            return open_store(store, "cpu", _LIMIT, self._memory.fetch)
+            return open_store(store, "cpu", LIMIT, self._memory.fetch)
         return open_trace(self.path)
 
     def discard(self) -> None:
@@ -304,3 +248,39 @@ def _pad(table: TokenTable, length: int) -> TokenTable:
         table.start + nowhere,
         table.stop + nowhere,
     )
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that is taken or cannot be written, before a model runs for it.
+
+    Raises
+    ------
+    StoreError
+        If something is there, other than a trace that may be overwritten, or nothing can be written there.
+    """
+    for old in (path, partial_of(path)):
+        if not (old.exists() or old.is_symlink()):
+            continue
+        if not overwrite:
+            raise StoreError(f"{old} exists already. Choose another path, or pass overwrite=True to replace a trace.")
+        try:
+            open_store(old, "cpu", 0)
+        except VicoLensError as error:
+            raise StoreError(f"expected a trace to overwrite at {old}; got something else, left as it is ({error})") from None
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing.is_dir():
+        raise StoreError(f"expected a folder above {path}; {existing} is a file. Choose another path.")
+    probe = existing / f".vico-lens-{os.getpid()}.partial"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write to {existing}: {error.strerror or error}. Choose a path that can be written.") from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a trace, which `_check_free` found to be one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

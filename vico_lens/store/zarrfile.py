@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 
-from vico_lens.storage.chunks import SEPARATOR, chunk_key, encode
+from vico_lens.store.chunks import SEPARATOR, chunk_key, encode
 
 __all__ = ["CHUNK_BYTES", "Array", "Directory", "Memory", "Target", "Tree", "chunk_shape"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from vico_lens.layout import attention_groups
-from vico_lens.validation import problems
+from vico_lens.store.layout import attention_groups
+from vico_lens.store.validation import problems
 
 __all__ = ["assert_traces_close", "assert_valid_trace"]
 
 
 def assert_valid_trace(tree: xr.DataTree, *, rows: int = 3, tolerance: float = 1e-3) -> None:
-    """Fail with every problem that `vico_lens.validation.validate_trace` would name.
+    """Fail with every problem that `vico_lens.store.validation.validate_trace` would name.
 
     >>> from vico_lens.testing.traces import fake_trace
     >>> assert_valid_trace(fake_trace("joint"))

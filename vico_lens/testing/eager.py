@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.kernels.softmax import attention
-from vico_lens.layout import Group, Header, assemble, token_coords
-from vico_lens.schema import JOINT_BLOCKS, LEADING_DIMS, AttentionCall, TokenTable, weights_dims
+from vico_lens.store.layout import Group, Header, assemble, token_coords
+from vico_lens.vocabulary.schema import JOINT_BLOCKS, LEADING_DIMS, AttentionCall, TokenTable, weights_dims
 
 __all__ = ["eager_tree", "eager_weights"]
 

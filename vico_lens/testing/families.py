@@ -12,13 +12,13 @@ import torch
 import xarray as xr
 from torch import nn
 
-from vico_lens.capture import Capture
-from vico_lens.families import denoisers, family_of
-from vico_lens.layout import attention_groups
-from vico_lens.recording import trace
+from vico_lens.store.layout import attention_groups
 from vico_lens.testing.matching import check_maps
 from vico_lens.testing.probes import check_axes, check_branch, check_words
 from vico_lens.testing.witness import Witnessed, witness
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.families import denoisers, family_of
+from vico_lens.tracing.recording import trace
 
 __all__ = ["FamilyReport", "check_family"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from vico_lens.layout import attention_groups
-from vico_lens.schema import JOINT_BLOCKS, Kind
+from vico_lens.store.layout import attention_groups
 from vico_lens.testing.witness import Witnessed
+from vico_lens.vocabulary.schema import JOINT_BLOCKS, Kind
 
 __all__ = ["check_maps"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vico_lens.families import Family, family_of
-from vico_lens.schema import QUERY_DIMS, AttentionCall
 from vico_lens.testing.witness import Witnessed
-from vico_lens.tracer import observe
-from vico_lens.watch import Label
+from vico_lens.tracing.attention_calls import Label
+from vico_lens.tracing.families import Family, family_of
+from vico_lens.tracing.tracer import observe
+from vico_lens.vocabulary.schema import QUERY_DIMS, AttentionCall
 
 __all__ = ["check_axes", "check_branch", "check_words"]
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 
 from vico_lens.kernels.softmax import MASKED
-from vico_lens.layout import bias_dims
-from vico_lens.schema import KINDS, AttentionCall, AttentionSite, Kind
+from vico_lens.store.layout import bias_dims
+from vico_lens.vocabulary.schema import KINDS, AttentionCall, AttentionSite, Kind
 
 __all__ = ["calls", "grids", "sites"]
 

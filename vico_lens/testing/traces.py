@@ -21,10 +21,10 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.softmax import MASKED
-from vico_lens.schema import SCHEMA_VERSION, AttentionCall, AttentionSite, Branch, Kind, Sink, TokenKind, TokenTable
-from vico_lens.storage.forms import Form
-from vico_lens.store import TraceWriter
+from vico_lens.store.forms import Form
+from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.eager import eager_tree
+from vico_lens.vocabulary.schema import SCHEMA_VERSION, AttentionCall, AttentionSite, Branch, Kind, Sink, TokenKind, TokenTable
 
 __all__ = ["PROMPT", "FakeFamily", "fake_calls", "fake_sites", "fake_tokens", "fake_trace", "record"]
 

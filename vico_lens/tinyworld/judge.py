@@ -18,7 +18,7 @@ from vico_lens.tinyworld.prompts import TinyPrompt, parse_prompt
 from vico_lens.tinyworld.tracks import Track, find_tracks
 from vico_lens.tinyworld.vocabulary import FRAMES, RELATIONS, SIDE
 
-__all__ = ["FAILURES", "Failure", "Verdict", "judge"]
+__all__ = ["FAILURES", "Failure", "Verdict", "judge", "judge_clip"]
 
 Failure = Literal[
     "missing_subject",
@@ -201,3 +201,16 @@ def _failure(
         if matched[1].centre[axis] - matched[0].centre[axis] < _RELATION_LEAD:
             return "wrong_relation"
     return None
+
+
+def judge_clip(video: np.ndarray, prompt: str) -> dict[str, Any]:
+    """What the exact judge says of a clip of the bundled model; nothing where the prompt is no sentence of its world."""
+    try:
+        verdict = judge(video, parse_prompt(prompt))
+    except InputError:
+        return {}
+    return {
+        "all_correct": bool(verdict.all_correct),
+        "subjects_correct": bool(verdict.subjects_correct),
+        "failure": verdict.failure or "",
+    }

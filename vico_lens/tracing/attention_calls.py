@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
-from vico_lens.families import Family, Forward, Rule, denoisers, family_of, rule_for
-from vico_lens.families.base import Grid, LeftOut, Unfolded
-from vico_lens.families.forwards import forward_of
-from vico_lens.families.reader import read
-from vico_lens.interception import Attended, Interception
-from vico_lens.running import RunningCall, running_call
-from vico_lens.schema import AttentionCall, AttentionSite, Branch
-from vico_lens.sites import SiteBook
+from vico_lens.tracing.families import Family, Forward, Rule, denoisers, family_of, rule_for
+from vico_lens.tracing.families.base import Grid, LeftOut, Unfolded
+from vico_lens.tracing.families.forwards import forward_of
+from vico_lens.tracing.families.reader import read
+from vico_lens.tracing.interception import Attended, Interception
+from vico_lens.tracing.running_call import RunningCall, running_call
+from vico_lens.tracing.sites import SiteBook
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch
 
 __all__ = ["Label", "Moment", "Watch"]
 
@@ -57,7 +57,7 @@ class Moment:
 
 @dataclass(slots=True)
 class Watch:
-    """The observer of an interception (`vico_lens.interception.Observer`) that knows the pipeline's family.
+    """The observer of an interception (`vico_lens.tracing.interception.Observer`) that knows the pipeline's family.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ class Watch:
 
     def _inferred(self, path: str, run: Attended, forward: Forward) -> Rule:
         if path not in self._rules:
-            from vico_lens.families.unknown import inferred_rule
+            from vico_lens.tracing.families.unknown import inferred_rule
 
             self._rules[path] = inferred_rule(run, forward)
         return self._rules[path]

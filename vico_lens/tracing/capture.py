@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from vico_lens.errors import InputError
-from vico_lens.schema import KINDS, AttentionSite, Branch, Kind
+from vico_lens.vocabulary.schema import KINDS, AttentionSite, Branch, Kind
 
 __all__ = ["Capture", "parse_bytes"]
 

@@ -173,7 +173,7 @@ def _is_tinyworld(pipe: Any) -> bool:
 
 
 def _check_video(pipe: Any, source: str) -> None:
-    from vico_lens.families import denoisers
+    from vico_lens.tracing.families import denoisers
 
     try:
         with warnings.catch_warnings():

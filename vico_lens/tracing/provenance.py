@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vico_lens.capture import Capture
 from vico_lens.errors import InputError
-from vico_lens.running import RunningCall
-from vico_lens.watch import Watch
+from vico_lens.tracing.attention_calls import Watch
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.running_call import RunningCall
 
 __all__ = ["lasting_text", "provenance", "versions", "weights_hash"]
 

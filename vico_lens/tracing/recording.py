@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vico_lens.capture import Capture
 from vico_lens.errors import InputError, TracingError
-from vico_lens.store import TraceWriter
-from vico_lens.tracer import Tracer
-from vico_lens.video import kept_frames, to_rgb
+from vico_lens.store.writer import TraceWriter
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.tracer import Tracer
+from vico_lens.tracing.video import kept_frames, to_rgb
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vico_lens.families.base import Unfolded
-from vico_lens.schema import AttentionSite, Kind
+from vico_lens.tracing.families.base import Unfolded
+from vico_lens.vocabulary.schema import AttentionSite, Kind
 
 __all__ = ["SiteBook"]
 

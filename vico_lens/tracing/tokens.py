@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vico_lens.families import Family, family_of
-from vico_lens.phrases import lowered, words_of
-from vico_lens.running import RunningCall
-from vico_lens.schema import TokenKind, TokenTable
+from vico_lens.tracing.families import Family, family_of
+from vico_lens.tracing.running_call import RunningCall
+from vico_lens.vocabulary.phrases import lowered, words_of
+from vico_lens.vocabulary.schema import TokenKind, TokenTable
 
 __all__ = ["SeenIds", "seen_ids", "table_of", "token_tables"]
 

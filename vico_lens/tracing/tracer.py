@@ -16,16 +16,16 @@ from typing import Any
 
 from torch import Tensor
 
-from vico_lens.capture import Capture
-from vico_lens.costs import check_budget
 from vico_lens.errors import TracingError
-from vico_lens.families.base import Grid
-from vico_lens.interception import intercept
-from vico_lens.provenance import provenance
-from vico_lens.running import RunningCall, running_call
-from vico_lens.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
-from vico_lens.tokens import SeenIds, seen_ids, token_tables
-from vico_lens.watch import Label, Moment, Watch
+from vico_lens.tracing.attention_calls import Label, Moment, Watch
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.budget import check_budget
+from vico_lens.tracing.families.base import Grid
+from vico_lens.tracing.interception import intercept
+from vico_lens.tracing.provenance import provenance
+from vico_lens.tracing.running_call import RunningCall, running_call
+from vico_lens.tracing.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
 
 __all__ = ["RunningCall", "Tracer", "observe", "running_call"]
 
@@ -215,9 +215,8 @@ class Tracer:
         if call is None:
             warnings.warn(
                 f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call: every row of its batch "
-                "is taken for "
-                "conditional, and neither prompt nor seed is known. Call the pipeline, or use vico_lens.tracer.observe with "
-                "rows=.",
+                "is taken for conditional, and neither prompt nor seed is known. Call the pipeline, or use "
+                "vico_lens.tracing.tracer.observe with rows=.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from vico_lens.errors import ConceptError, InputError
-from vico_lens.phrases import Phrase, find_phrases, lettered, lowered, spacy_phrases, words_of
-from vico_lens.schema import TokenTable
+from vico_lens.vocabulary.phrases import Phrase, find_phrases, lettered, lowered, spacy_phrases, words_of
+from vico_lens.vocabulary.schema import TokenTable
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
 

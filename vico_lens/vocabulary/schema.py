@@ -273,7 +273,7 @@ class Sink(Protocol):
 
     Examples
     --------
-    >>> from vico_lens.store import TraceWriter
+    >>> from vico_lens.store.writer import TraceWriter
     >>> sink: Sink = TraceWriter(None)
     >>> sink.discard()
     """

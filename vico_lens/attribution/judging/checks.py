@@ -16,7 +16,7 @@ from vico_lens.attribution.facade import attribute
 from vico_lens.attribution.replay import DenoiserCall, replayed, sampling_of
 from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, matches, records
 from vico_lens.kernels.stages import Stage, stages_from_calls
-from vico_lens.tracer import observe
+from vico_lens.tracing.tracer import observe
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,13 +11,9 @@ import xarray as xr
 from torch import Tensor
 
 from vico_lens.attribution.base import METHODS, Problem
-from vico_lens.attribution.captum_methods import PromptEffect
-from vico_lens.attribution.checks import Explain, explainer, stability, weight_dependence
 from vico_lens.attribution.facade import Concepts, attribute, resolve_concepts, resolve_steps
-from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, text_coordinate
-from vico_lens.errors import InputError
-from vico_lens.faithfulness import (
+from vico_lens.attribution.judging.checks import Explain, explainer, stability, weight_dependence
+from vico_lens.attribution.judging.faithfulness import (
     NULLS,
     TokenSwitch,
     concept_shares,
@@ -28,6 +24,10 @@ from vico_lens.faithfulness import (
     settled,
     spearman,
 )
+from vico_lens.attribution.methods.captum_methods import PromptEffect
+from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
+from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, text_coordinate
+from vico_lens.errors import InputError
 
 __all__ = ["DEFAULT_METHODS", "compare"]
 

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vico_lens.attribution.captum_methods import PromptEffect
+from vico_lens.attribution.methods.captum_methods import PromptEffect
 from vico_lens.errors import InputError
 from vico_lens.kernels.resampling import resample_axes
 

@@ -4,11 +4,11 @@
 exercise, `readings` what max flow, rollout and widest path say of the same capacities, and `presets` are networks worth solving.
 """
 
-from vico_lens.lab.flow import Cut, Flow, Path
-from vico_lens.lab.game import Game, cut_in_words, written
-from vico_lens.lab.network import VIDEO, Edge, Network
-from vico_lens.lab.presets import Preset, presets
-from vico_lens.lab.readings import leaders, readings, rollout, widest_path
+from vico_lens.attribution.lab.flow import Cut, Flow, Path
+from vico_lens.attribution.lab.game import Game, cut_in_words, written
+from vico_lens.attribution.lab.network import VIDEO, Edge, Network
+from vico_lens.attribution.lab.presets import Preset, presets
+from vico_lens.attribution.lab.readings import leaders, readings, rollout, widest_path
 
 __all__ = [
     "VIDEO",

@@ -9,8 +9,8 @@ from functools import cached_property
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Literal
 
+from vico_lens.attribution.lab.network import VIDEO, Edge, Network
 from vico_lens.errors import InputError
-from vico_lens.lab.network import VIDEO, Edge, Network
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from vico_lens.attribution.lab.flow import Cut, Flow, Path
+from vico_lens.attribution.lab.network import Network, exact
 from vico_lens.errors import InputError
-from vico_lens.lab.flow import Cut, Flow, Path
-from vico_lens.lab.network import Network, exact
 
 __all__ = ["Game", "cut_in_words", "written"]
 
@@ -45,7 +45,7 @@ class Game:
 
     Examples
     --------
-    >>> from vico_lens.lab import presets
+    >>> from vico_lens.attribution.lab import presets
     >>> game = Game.start(presets["two_roads"].network, "red circle").predict(0.7)
     >>> while not game.solved:
     ...     game = game.push(game.flow.paths()[0])
@@ -133,7 +133,7 @@ def cut_in_words(cut: Cut, flow: Flow) -> str:
 
     Examples
     --------
-    >>> from vico_lens.lab import presets
+    >>> from vico_lens.attribution.lab import presets
     >>> flow = Flow(presets["full_at_sink"].network, "red circle").push_all()
     >>> cut_in_words(flow.cut(), flow)[:50]
     'The minimum cut is a3 → video (1), 1 in all. That '

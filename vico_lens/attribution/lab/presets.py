@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from vico_lens.lab.network import Network
+from vico_lens.attribution.lab.network import Network
 
 __all__ = ["Preset", "presets"]
 

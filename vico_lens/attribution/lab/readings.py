@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from vico_lens.lab.flow import Flow, Path
-from vico_lens.lab.network import VIDEO, Network
+from vico_lens.attribution.lab.flow import Flow, Path
+from vico_lens.attribution.lab.network import VIDEO, Network
 
 __all__ = ["METHODS", "leaders", "readings", "rollout", "widest_path"]
 

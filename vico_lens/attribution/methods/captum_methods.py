@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Answer, Problem, register_method
-from vico_lens.attribution.max_flow import Sink, shaped, sink_dims, sinks_of
+from vico_lens.attribution.methods.max_flow import Sink, shaped, sink_dims, sinks_of
 from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, text_of_prompt
 from vico_lens.errors import InputError
 from vico_lens.kernels.resampling import resample_axes

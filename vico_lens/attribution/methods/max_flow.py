@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Answer, Problem, register_method
-from vico_lens.attribution.cross_attention import video_reads_text
-from vico_lens.attribution.subgraph_flow import groups_of
+from vico_lens.attribution.methods.cross_attention import video_reads_text
+from vico_lens.attribution.methods.subgraph_flow import groups_of
 from vico_lens.errors import InputError
 from vico_lens.kernels.bounds import bracket as bracket_of_graph
 from vico_lens.kernels.certificate import FlowResult

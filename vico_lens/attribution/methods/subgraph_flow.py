@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Problem, register_method
-from vico_lens.attribution.cross_attention import video_reads_text
+from vico_lens.attribution.methods.cross_attention import video_reads_text
 from vico_lens.errors import AttributionError
 from vico_lens.kernels.stages import Stage
 from vico_lens.kernels.subgraph import SubgraphKind

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vico_lens.balancing.balance import Balance, balance
-from vico_lens.balancing.baselines import best_of, compose, reweight
-from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.objectives import (
+from vico_lens.intervention.balancing.balance import Balance, balance
+from vico_lens.intervention.balancing.baselines import best_of, compose, reweight
+from vico_lens.intervention.balancing.influences import Flow
+from vico_lens.intervention.balancing.objectives import (
     AttendAndExcite,
     Directed,
     Equal,
@@ -16,11 +16,11 @@ from vico_lens.balancing.objectives import (
     Weakest,
     objectives,
 )
-from vico_lens.balancing.presets import Preset, presets
-from vico_lens.balancing.report import balance_report
-from vico_lens.balancing.schedule import Refinement, Schedule
-from vico_lens.balancing.session import Cost, Session
-from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
+from vico_lens.intervention.balancing.presets import Preset, presets
+from vico_lens.intervention.balancing.report import balance_report
+from vico_lens.intervention.balancing.schedule import Refinement, Schedule
+from vico_lens.intervention.balancing.session import Cost, Session
+from vico_lens.intervention.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
 
 __all__ = [
     "Adam",

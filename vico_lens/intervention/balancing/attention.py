@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.injection import Moment
 from vico_lens.errors import BalanceError
+from vico_lens.intervention.balancing.influences import Flow
+from vico_lens.intervention.balancing.injection import Moment
 
 if TYPE_CHECKING:
-    from vico_lens.schema import AttentionCall
+    from vico_lens.vocabulary.schema import AttentionCall
 
 __all__ = ["LiveAttention"]
 
@@ -69,7 +69,7 @@ class LiveAttention:
         Gradients are recorded if they are enabled and `latents` requires them. Use the calls inside `prepared`, backward pass
         included.
         """
-        from vico_lens.tracer import observe
+        from vico_lens.tracing.tracer import observe
 
         videos = latents.shape[0]
         key = (moment.denoiser, *latents.shape)

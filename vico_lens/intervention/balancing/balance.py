@@ -7,22 +7,22 @@ from contextlib import ExitStack
 from inspect import signature
 from typing import Any
 
-from vico_lens.attribution import methods
-from vico_lens.balancing.attention import LiveAttention
-from vico_lens.balancing.influences import Flow
-from vico_lens.balancing.injection import Moment, inject
-from vico_lens.balancing.log import Update
-from vico_lens.balancing.objectives import Objective, objectives
-from vico_lens.balancing.presets import Preset, presets
-from vico_lens.balancing.schedule import Schedule
-from vico_lens.balancing.session import Session
-from vico_lens.balancing.steps import StepRule
-from vico_lens.balancing.updater import Updater
-from vico_lens.balancing.words import Names, Words, words_of_call
-from vico_lens.concepts import Concept
+from vico_lens.attribution.base import methods
 from vico_lens.errors import InputError
+from vico_lens.intervention.balancing.attention import LiveAttention
+from vico_lens.intervention.balancing.influences import Flow
+from vico_lens.intervention.balancing.injection import Moment, inject
+from vico_lens.intervention.balancing.log import Update
+from vico_lens.intervention.balancing.objectives import Objective, objectives
+from vico_lens.intervention.balancing.presets import Preset, presets
+from vico_lens.intervention.balancing.schedule import Schedule
+from vico_lens.intervention.balancing.session import Session
+from vico_lens.intervention.balancing.steps import StepRule
+from vico_lens.intervention.balancing.updater import Updater
+from vico_lens.intervention.balancing.words import Names, Words, words_of_call
 from vico_lens.kernels.stages import Grid
-from vico_lens.tokens import SeenIds, seen_ids
+from vico_lens.tracing.tokens import SeenIds, seen_ids
+from vico_lens.vocabulary.concepts import Concept
 
 __all__ = ["Balance", "balance"]
 
@@ -115,7 +115,7 @@ def balance(
         Names are looked up in the prompt of the running call; by default its noun phrases. A prompt with fewer than two is left
         alone, and the log says so (``stop``). Names that are not in the prompt are an error.
     objective : str or Objective, optional
-        Name in `vico_lens.balancing.objectives`, or an instance with settings; the preset's by default.
+        Name in `vico_lens.intervention.balancing.objectives`, or an instance with settings; the preset's by default.
     flow : str or Flow, optional
         The attribution method whose influences are balanced: any differentiable one; the preset's by default.
     preset : str or Preset
@@ -155,7 +155,7 @@ def balance(
     >>> session.log.loss.dims, session.log.concept.values.tolist()
     (('update',), ['circle', 'square'])
     """
-    from vico_lens.families import denoisers
+    from vico_lens.tracing.families import denoisers
 
     concepts = [concepts] if isinstance(concepts, (str, Concept)) else concepts
     base = presets[preset] if isinstance(preset, str) else preset

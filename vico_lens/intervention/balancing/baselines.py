@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vico_lens.balancing.balance import balance
-from vico_lens.balancing.injection import shadow
-from vico_lens.balancing.presets import Preset
-from vico_lens.balancing.rows import conditional_rows
-from vico_lens.balancing.schedule import Schedule
-from vico_lens.balancing.session import Cost, Session, extra_forwards, is_extra, rows_of
-from vico_lens.balancing.words import Names, words_of_call
 from vico_lens.errors import BalanceError, InputError
-from vico_lens.tokens import SeenIds, seen_ids
+from vico_lens.intervention.balancing.balance import balance
+from vico_lens.intervention.balancing.injection import shadow
+from vico_lens.intervention.balancing.presets import Preset
+from vico_lens.intervention.balancing.rows import conditional_rows
+from vico_lens.intervention.balancing.schedule import Schedule
+from vico_lens.intervention.balancing.session import Cost, Session, extra_forwards, is_extra, rows_of
+from vico_lens.intervention.balancing.words import Names, words_of_call
+from vico_lens.tracing.tokens import SeenIds, seen_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +113,7 @@ def reweight(pipe: Any, concepts: Names | None = None, *, weight: float = 1.5) -
     >>> session.settings
     {'baseline': 'reweight', 'weight': 1.5}
     """
-    from vico_lens.families import denoisers
+    from vico_lens.tracing.families import denoisers
 
     _encoder(pipe)
     return Reweighting(pipe, concepts, weight, denoisers(pipe))
@@ -246,7 +246,7 @@ def compose(pipe: Any, parts: Sequence[str]) -> Composition:
     >>> session.cost.extra_forwards > 0
     True
     """
-    from vico_lens.families import denoisers
+    from vico_lens.tracing.families import denoisers
 
     if isinstance(parts, str) or not parts:
         raise InputError(f"expected a list of at least one prompt to compose, got {parts!r}.")
@@ -372,7 +372,7 @@ def best_of(
     >>> best.seed in best.losses, len(best.losses)
     (True, 2)
     """
-    from vico_lens.families import denoisers
+    from vico_lens.tracing.families import denoisers
 
     if not seeds or "generator" in call:
         raise InputError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vico_lens.concepts import Concept
-from vico_lens.phrases import Phrase, find_phrases, words_of
+from vico_lens.vocabulary.concepts import Concept
+from vico_lens.vocabulary.phrases import Phrase, find_phrases, words_of
 
 __all__ = ["Direction", "direction_of_motion", "directions_of"]
 

@@ -10,14 +10,15 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vico_lens.attribution import influence_of_stages, methods
-from vico_lens.balancing.objectives import Influences
-from vico_lens.balancing.words import Words
+from vico_lens.attribution import influence_of_stages
+from vico_lens.attribution.base import methods
 from vico_lens.errors import InputError
+from vico_lens.intervention.balancing.objectives import Influences
+from vico_lens.intervention.balancing.words import Words
 from vico_lens.kernels.stages import Grid, stages_from_calls
 
 if TYPE_CHECKING:
-    from vico_lens.schema import AttentionCall, AttentionSite, Kind
+    from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Kind
 
 __all__ = ["Flow"]
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vico_lens.balancing.latents import LatentMap, find_latents, solve_map
-from vico_lens.balancing.rows import conditional_rows
-from vico_lens.balancing.session import INPUTS, extra_forwards, is_extra
 from vico_lens.errors import BalanceError
+from vico_lens.intervention.balancing.latents import LatentMap, find_latents, solve_map
+from vico_lens.intervention.balancing.rows import conditional_rows
+from vico_lens.intervention.balancing.session import INPUTS, extra_forwards, is_extra
 
 __all__ = ["Moment", "inject", "shadow"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.balancing.schedule import StopReason
+from vico_lens.intervention.balancing.schedule import StopReason
 
 if TYPE_CHECKING:
     import xarray as xr

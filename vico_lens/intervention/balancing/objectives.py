@@ -13,10 +13,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from vico_lens.balancing.directions import Direction
 from vico_lens.errors import InputError
+from vico_lens.intervention.balancing.directions import Direction
 from vico_lens.kernels.parity import smooth
-from vico_lens.registry import Registry
+from vico_lens.vocabulary.registry import Registry
 
 __all__ = [
     "AttendAndExcite",

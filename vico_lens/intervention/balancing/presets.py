@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from vico_lens.balancing.schedule import Refinement, Schedule
-from vico_lens.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
-from vico_lens.registry import Registry
+from vico_lens.intervention.balancing.schedule import Refinement, Schedule
+from vico_lens.intervention.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
+from vico_lens.vocabulary.registry import Registry
 
 __all__ = ["Preset", "presets"]
 

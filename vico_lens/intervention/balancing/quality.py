@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vico_lens.errors import InputError
-from vico_lens.video import to_rgb
+from vico_lens.tracing.video import to_rgb
 
 __all__ = ["clipped", "distance", "flicker", "sharpness"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.balancing.quality import clipped, distance, flicker, sharpness
-from vico_lens.balancing.session import Session
 from vico_lens.errors import InputError
+from vico_lens.intervention.balancing.quality import clipped, distance, flicker, sharpness
+from vico_lens.intervention.balancing.session import Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,8 @@ def balance_report(plain: Any, balanced: Session) -> xr.Dataset:
         Over ``run`` (plain, balanced) and ``concept``: ``share (run, concept)``, the mean over denoising steps of each concept's
         share of the influence before that step's update, and its ``evenness (run)`` (1: all equal, 0: one has all), over the
         steps that both logs have; NaN for a plain call given as frames. ``sharpness, flicker, clipped (run)`` and ``distance``
-        (root mean square between the two videos), in units of full range, see `vico_lens.balancing.quality`. ``forwards (run)``,
+        (root mean square between the two videos), in units of full range, see
+        `vico_lens.intervention.balancing.quality`. ``forwards (run)``,
         denoiser forwards of one row, a backward pass counted as one; ``seconds (run)``, and the ratios ``cost_ratio`` and
         ``time_ratio``. ``stops (reason)``, how many steps ended for which reason.
 
@@ -47,7 +48,7 @@ def balance_report(plain: Any, balanced: Session) -> xr.Dataset:
 
     Examples
     --------
-    >>> from vico_lens.balancing import balance
+    >>> from vico_lens.intervention.balancing import balance
     >>> from vico_lens.testing import tiny_pipeline
     >>> tiny = tiny_pipeline("animatediff-t2v")
     >>> with balance(tiny.pipe, ["circle", "square"], preset="observe") as plain:
@@ -61,7 +62,7 @@ def balance_report(plain: Any, balanced: Session) -> xr.Dataset:
     import numpy as np
     import xarray as xr
 
-    from vico_lens.dominance import evenness
+    from vico_lens.attribution.dominance import evenness
 
     if not isinstance(balanced, Session):
         raise InputError(

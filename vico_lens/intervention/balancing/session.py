@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from vico_lens.balancing.log import Update, log_of
 from vico_lens.errors import BalanceError
-from vico_lens.video import kept_frames, to_rgb
+from vico_lens.intervention.balancing.log import Update, log_of
+from vico_lens.tracing.video import kept_frames, to_rgb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ class Session:
 
     Examples
     --------
-    >>> from vico_lens.families import denoisers
+    >>> from vico_lens.tracing.families import denoisers
     >>> from vico_lens.testing import tiny_pipeline
     >>> tiny = tiny_pipeline("animatediff-t2v")
     >>> with Session(tiny.pipe, denoisers(tiny.pipe)) as session:
@@ -131,7 +131,7 @@ class Session:
 
     @property
     def log(self) -> xr.Dataset:
-        """What was done so far, see `vico_lens.balancing.log.log_of`; settings and cost are its attributes."""
+        """What was done so far, see `vico_lens.intervention.balancing.log.log_of`; settings and cost are its attributes."""
         return log_of(self.updates, {name: _describe(part) for name, part in self.settings.items()} | asdict(self.cost))
 
     @property

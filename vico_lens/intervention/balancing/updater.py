@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vico_lens.balancing.attention import LiveAttention
-from vico_lens.balancing.injection import Moment
-from vico_lens.balancing.log import Update
-from vico_lens.balancing.objectives import Objective, Verdict
-from vico_lens.balancing.schedule import Plan, Schedule, StopReason
-from vico_lens.balancing.session import Cost
-from vico_lens.balancing.steps import StepRule, clips_of, rms
-from vico_lens.balancing.words import Words
 from vico_lens.errors import BalanceError
+from vico_lens.intervention.balancing.attention import LiveAttention
+from vico_lens.intervention.balancing.injection import Moment
+from vico_lens.intervention.balancing.log import Update
+from vico_lens.intervention.balancing.objectives import Objective, Verdict
+from vico_lens.intervention.balancing.schedule import Plan, Schedule, StopReason
+from vico_lens.intervention.balancing.session import Cost
+from vico_lens.intervention.balancing.steps import StepRule, clips_of, rms
+from vico_lens.intervention.balancing.words import Words
 
 if TYPE_CHECKING:
-    from vico_lens.schema import AttentionCall
+    from vico_lens.vocabulary.schema import AttentionCall
 
 __all__ = ["Updater"]
 

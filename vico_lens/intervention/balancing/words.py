@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vico_lens.balancing.directions import Direction, directions_of
-from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import BalanceError, ConceptError, InputError
-from vico_lens.running import running_call
-from vico_lens.schema import TokenTable
-from vico_lens.tokens import SeenIds, token_tables
+from vico_lens.intervention.balancing.directions import Direction, directions_of
+from vico_lens.tracing.running_call import running_call
+from vico_lens.tracing.tokens import SeenIds, token_tables
+from vico_lens.vocabulary.concepts import Concept, find_concepts
+from vico_lens.vocabulary.schema import TokenTable
 
 __all__ = ["Names", "Words", "words_of_call", "words_of_table", "words_without_prompt"]
 
@@ -29,7 +29,7 @@ class Words:
     content : tuple of int
         Every text token that is neither start, end nor padding, ascending.
     directions : tuple
-        Where the prompt sends each concept, see `vico_lens.balancing.directions`; empty without a prompt.
+        Where the prompt sends each concept, see `vico_lens.intervention.balancing.directions`; empty without a prompt.
     """
 
     concepts: tuple[Concept, ...]
@@ -65,7 +65,7 @@ def words_of_call(
     videos : int
         Rows of the latents: prompts times videos a prompt.
     seen : dict
-        Ids that the text encoders were given, see `vico_lens.tokens.seen_ids`.
+        Ids that the text encoders were given, see `vico_lens.tracing.tokens.seen_ids`.
     needed : bool
         Whether a prompt without noun phrases is an error where no names are given; else it has no concepts.
 

@@ -52,7 +52,7 @@ class Run:
         >>> Run("a red circle", 0, "plain", None, {}).key == Run("a red circle", 0, "plain", None, {}).key
         True
         """
-        from vico_lens.provenance import lasting_text
+        from vico_lens.tracing.provenance import lasting_text
 
         told = self.told() | {"preset": _preset_of(self.settings)}
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=lasting_text).encode()).hexdigest()[:24]
@@ -62,7 +62,7 @@ def _preset_of(settings: Mapping[str, Any] | None) -> str:
     """What the preset named in a run's settings stands for, so that a record is not taken for a run under another one."""
     if settings is None or settings.get("baseline") in ("compose", "reweight"):
         return ""
-    from vico_lens.balancing import presets
+    from vico_lens.intervention.balancing import presets
 
     preset = settings.get("preset", "observe" if "baseline" in settings else "default")
     return repr(presets[preset] if isinstance(preset, str) else preset)

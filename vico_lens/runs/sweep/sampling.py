@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vico_lens.errors import InputError
-from vico_lens.sweep.runs import Run
+from vico_lens.runs.sweep.run import Run
 
 __all__ = ["is_loader", "loaded", "sample_run"]
 
@@ -31,9 +31,9 @@ def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """
     import torch
 
-    from vico_lens.balancing import balance, best_of, compose, reweight
-    from vico_lens.balancing.session import Session
-    from vico_lens.families import denoisers
+    from vico_lens.intervention.balancing import balance, best_of, compose, reweight
+    from vico_lens.intervention.balancing.session import Session
+    from vico_lens.tracing.families import denoisers
 
     call = {"prompt": run.prompt, **run.call}
     settings = dict(run.settings or {})

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from vico_lens.errors import InputError
-from vico_lens.registry import Registry
 from vico_lens.testing.pipelines.tokenizers import PROMPT
+from vico_lens.vocabulary.registry import Registry
 
 __all__ = ["TINY_PIPELINES", "TinyPipeline"]
 

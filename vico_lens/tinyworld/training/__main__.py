@@ -55,9 +55,7 @@ def main() -> None:
     for name in ("log.jsonl", "autoencoder.jsonl"):
         shutil.copy(work / name, arguments.out / f"training_{name}")
     (arguments.out / "recipe.json").write_text(json.dumps(RECIPE.as_dict(), indent=2) + "\n")
-    print(
-        f"wrote {arguments.out} ({size / 2**20:.1f} MiB of weights); measure it: python -m vico_lens.tinyworld.measure --out FILE"
-    )
+    print(f"wrote {arguments.out} ({size / 2**20:.1f} MiB of weights); measure it: python -m benchmarks.tinyworld --out FILE")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ frames = pipe("a red circle moving right and a blue square moving up", generator
 
 ## Measured behaviour
 {steps} steps, guidance {guidance}; {count} prompts a class with fixed seeds; judged by the exact judge; 95 % Wilson intervals.
-Repeat with `python -m vico_lens.tinyworld.measure --out measured.json`.
+Repeat with `python -m benchmarks.tinyworld --out measured.json`.
 
 | prompts | everything right | both or all subjects right, motions aside | failures of the rest |
 |---|---|---|---|

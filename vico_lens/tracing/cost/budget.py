@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from vico_lens.capture import Capture
-from vico_lens.dry import DryCalls, dry_calls
 from vico_lens.errors import BudgetError
-from vico_lens.schema import AttentionCall, AttentionSite
-from vico_lens.watch import Moment
+from vico_lens.tracing.attention_calls import Moment
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.dry_forward import DryCalls, dry_calls
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite
 
 __all__ = ["Cost", "check_budget", "cost_of", "halves_of", "site_bytes", "steps_of", "total_bytes"]
 

@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
-from vico_lens.interception import Attended, intercept
-from vico_lens.schema import AttentionCall, Branch
-from vico_lens.watch import Label, Moment, Watch
+from vico_lens.tracing.attention_calls import Label, Moment, Watch
+from vico_lens.tracing.interception import Attended, intercept
+from vico_lens.vocabulary.schema import AttentionCall, Branch
 
 __all__ = ["DryCalls", "dry_calls", "first_moment"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vico_lens.capture import Capture
-from vico_lens.costs import cost_of, halves_of, steps_of, total_bytes
-from vico_lens.dry import dry_calls, first_moment
-from vico_lens.rehearsal import rehearse
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.budget import cost_of, halves_of, steps_of, total_bytes
+from vico_lens.tracing.cost.dry_forward import dry_calls, first_moment
+from vico_lens.tracing.cost.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vico_lens.watch import Moment
+    from vico_lens.tracing.attention_calls import Moment
 
 __all__ = ["estimate"]
 

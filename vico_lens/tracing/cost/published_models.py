@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vico_lens.capture import Capture
-from vico_lens.costs import site_bytes
-from vico_lens.schema import AttentionSite, Kind
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.budget import site_bytes
+from vico_lens.vocabulary.schema import AttentionSite, Kind
 
 if TYPE_CHECKING:
     import xarray as xr

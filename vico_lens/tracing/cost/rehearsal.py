@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vico_lens.capture import Capture
-from vico_lens.costs import Cost, site_bytes
-from vico_lens.dry import DryCalls
-from vico_lens.interception import Attended, intercept
-from vico_lens.layout import bias_dims
-from vico_lens.schema import AttentionCall, AttentionSite, TokenKind, TokenTable
-from vico_lens.storage.forms import factor_dims
-from vico_lens.store import TraceWriter
-from vico_lens.watch import Moment, Watch
+from vico_lens.store.forms import factor_dims
+from vico_lens.store.layout import bias_dims
+from vico_lens.store.writer import TraceWriter
+from vico_lens.tracing.attention_calls import Moment, Watch
+from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost.budget import Cost, site_bytes
+from vico_lens.tracing.cost.dry_forward import DryCalls
+from vico_lens.tracing.interception import Attended, intercept
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, TokenKind, TokenTable
 
 __all__ = ["rehearse"]
 

@@ -9,9 +9,9 @@ import re
 from typing import TYPE_CHECKING
 
 from vico_lens.errors import TracingError
-from vico_lens.families import joint, separate, unets
-from vico_lens.families.base import Family, Forward, Rule, Unfolded, unwrapped
-from vico_lens.registry import Registry
+from vico_lens.tracing.families import joint, separate, unets
+from vico_lens.tracing.families.base import Family, Forward, Rule, Unfolded, unwrapped
+from vico_lens.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +62,7 @@ def family_of(pipe: object) -> Family:
         roots = [getattr(pipe, name, None) for name in row.denoisers]
         if any(cls.__name__ in row.models for root in roots for cls in type(unwrapped(root)).__mro__):
             return row
-    from vico_lens.families.unknown import made_up
+    from vico_lens.tracing.families.unknown import made_up
 
     return made_up(pipe)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vico_lens.schema import Branch, Kind
+from vico_lens.vocabulary.schema import Branch, Kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vico_lens.interception import Attended
+    from vico_lens.tracing.interception import Attended
 
 __all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded", "unwrapped"]
 
@@ -70,7 +70,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Unfolded:
-    """One batch row of one attention call, unfolded to the axes that `vico_lens.schema.AttentionCall` documents.
+    """One batch row of one attention call, unfolded to the axes that `vico_lens.vocabulary.schema.AttentionCall` documents.
 
     Examples
     --------

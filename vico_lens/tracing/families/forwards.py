@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
-from vico_lens.families.base import Family, Forward, Grid, unwrapped
+from vico_lens.tracing.families.base import Family, Forward, Grid, unwrapped
 
 __all__ = ["bound", "forward_of"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vico_lens.families.base import Family, Rule
-from vico_lens.families.special import compressed_text, reordered_text, unless_decoder
+from vico_lens.tracing.families.base import Family, Rule
+from vico_lens.tracing.families.special import compressed_text, reordered_text, unless_decoder
 
 __all__ = ["FAMILIES"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from vico_lens.families import FAMILIES
+from vico_lens.tracing.families import FAMILIES
 
 __all__ = ["Listed", "as_markdown", "listed_families"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import TracingError
-from vico_lens.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
-from vico_lens.interception import Attended, RawCall
+from vico_lens.tracing.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
+from vico_lens.tracing.interception import Attended, RawCall
 
 __all__ = ["LEVEL", "MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
 

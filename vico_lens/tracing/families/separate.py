@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vico_lens.families.base import Family, Rule
-from vico_lens.families.special import with_history
+from vico_lens.tracing.families.base import Family, Rule
+from vico_lens.tracing.families.special import with_history
 
 __all__ = ["FAMILIES"]
 

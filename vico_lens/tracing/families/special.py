@@ -1,7 +1,7 @@
 """Readers for what a row of the table cannot say: text compressed, reordered, or attended to beside an earlier part of the video.
 
 Each brings a call to the plain layout, text first or no text at all, and leaves the rest to
-`vico_lens.families.reader.plain`.
+`vico_lens.tracing.families.reader.plain`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import TracingError
-from vico_lens.families.base import Family, Forward, LeftOut, Rule, Unfolded
-from vico_lens.families.reader import MASKED, plain, sizes
-from vico_lens.interception import Attended, RawCall
+from vico_lens.tracing.families.base import Family, Forward, LeftOut, Rule, Unfolded
+from vico_lens.tracing.families.reader import MASKED, plain, sizes
+from vico_lens.tracing.interception import Attended, RawCall
 
 __all__ = ["compressed_text", "reordered_text", "unless_decoder", "with_history"]
 

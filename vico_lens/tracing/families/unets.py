@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vico_lens.families.base import Family, Rule
+from vico_lens.tracing.families.base import Family, Rule
 
 __all__ = ["FAMILIES"]
 

@@ -15,9 +15,9 @@ from os import PathLike
 from torch import nn
 
 from vico_lens.errors import InputError, TracingError
-from vico_lens.families.base import Axis, Family, Forward, Rule
-from vico_lens.families.reader import sizes
-from vico_lens.interception import Attended
+from vico_lens.tracing.families.base import Axis, Family, Forward, Rule
+from vico_lens.tracing.families.reader import sizes
+from vico_lens.tracing.interception import Attended
 
 __all__ = ["inferred_rule", "made_up"]
 
@@ -44,9 +44,8 @@ def made_up(pipe: object) -> Family:
     if not found:
         raise TracingError(
             f"expected {type(pipe).__name__} to be a video pipeline with a denoiser called {', '.join(_DENOISERS)}, got none "
-            "of them. "
-            'Register a vico_lens.families.Family in the entry-point group "vico_lens.families", with `denoisers` naming the '
-            "component."
+            "of them. Register a vico_lens.tracing.families.Family in the entry-point group 'vico_lens.families', whose "
+            "`denoisers` names the component."
         )
     root = getattr(pipe, found[0])
     warnings.warn(
