@@ -11,13 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.runs.request import Request
-from vico_lens.attribution.dominance import dominance
-from vico_lens.attribution.facade import attribute
-from vico_lens.intervention.balancing.balance import balance as start_balance
-from vico_lens.tracing.recording import trace
-from vico_lens.vocabulary.concepts import Concept, find_concepts
 from vico_lens.errors import InputError
+from vico_lens.runs.request import Request
+from vico_lens.vocabulary.concepts import Concept, find_concepts
 
 __all__ = ["Run", "by_frame", "judged", "run_once", "shares", "shares_text", "verdict_text"]
 
@@ -93,6 +89,12 @@ def run_once(
     ConceptError
         If a concept is not in the prompt: before anything is sampled, where the pipeline has a tokenizer that can tell.
     """
+    # Imported here, because these load torch and the command line imports this module for every verb.
+    from vico_lens.attribution.dominance import dominance
+    from vico_lens.attribution.facade import attribute
+    from vico_lens.intervention.balancing.balance import balance as start_balance
+    from vico_lens.tracing.recording import trace
+
     names = list(concepts) if concepts else None
     tokenizer = getattr(pipe, "tokenizer", None)
     if getattr(tokenizer, "is_fast", False):
