@@ -133,7 +133,7 @@ def test_comparison_without_a_model():
         fake_trace(), {"plain": ("rollout", {}), "cross only": ("rollout", {"layers": "cross*"})}, concepts=NAMES, steps=[0]
     )
     expected = vl.dominance(vl.attribute(fake_trace(), "rollout", NAMES, steps=[0], layers="cross*"))["share"]
-    np.testing.assert_allclose(table["share"].sel(method="cross only"), expected)
+    np.testing.assert_allclose(table["share"].sel({"method": "cross only"}), expected)
 
 
 def test_masks_rank_a_method_that_sees_the_objects_above_the_nulls():
