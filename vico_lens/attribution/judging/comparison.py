@@ -28,8 +28,9 @@ from vico_lens.attribution.judging.faithfulness import (
 )
 from vico_lens.attribution.methods.captum_methods import PromptEffect
 from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
-from vico_lens.attribution.trace_stages import choose_grid, records, text_coordinate
+from vico_lens.attribution.trace_stages import choose_grid
 from vico_lens.errors import InputError
+from vico_lens.store.selection import records, text_coordinate
 
 __all__ = ["DEFAULT_METHODS", "compare"]
 
