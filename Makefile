@@ -14,15 +14,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint types floors docs bench check-all tinyworld-model clean
+.PHONY: help demo test test-fast test-oldest lint types rooms floors docs bench check-all tinyworld-model clean
 
 help:
 	@echo "make demo             trace, attribute and balance one prompt with the bundled model; writes demo-output/"
 	@echo "make test             run every test and docstring example"
 	@echo "make test-oldest      run the contract of tracing and balancing with the oldest diffusers that is supported"
-	@echo "make lint types floors    ruff, mypy, import-linter"
+	@echo "make lint types rooms     ruff, mypy, import-linter"
 	@echo "make docs bench       build the documentation into site/; run the benchmarks"
-	@echo "make check-all        test, test-oldest, lint, types, floors, docs"
+	@echo "make check-all        test, test-oldest, lint, types, rooms, docs"
 	@echo "make tinyworld-model  train the bundled model again (hours; resumes from runs/)"
 	@echo "make clean            remove .venv, caches and build outputs"
 
@@ -67,8 +67,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-floors: $(VENV)/.dev
+rooms: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+# The name of this target before the rooms.
+floors: rooms
 
 # The tutorials' pages are made from the committed notebooks; nothing is run.
 docs: $(VENV)/.docs
@@ -81,7 +84,7 @@ bench: $(VENV)/.dev
 
 # The judge is checked on 2,000 clips here, on 240 in `make test`.
 check-all: export VICO_LENS_JUDGE_CLIPS = 2000
-check-all: test test-oldest lint types floors docs
+check-all: test test-oldest lint types rooms docs
 
 tinyworld-model: $(VENV)/.runtime
 	$(BIN)/python -m vico_lens.tinyworld.training --work runs/tinyworld
