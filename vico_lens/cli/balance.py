@@ -26,7 +26,7 @@ from vico_lens.cli.options import (
     call_of,
 )
 from vico_lens.cli.output import emit, to_json
-from vico_lens.runs.once import run_once, shares_text, verdict_text
+from vico_lens.runs.single_run import run_once, shares_text, verdict_text
 from vico_lens.runs.request import Request
 
 __all__ = ["balance"]

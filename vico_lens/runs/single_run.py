@@ -14,7 +14,7 @@ import xarray as xr
 from vico_lens.runs.request import Request
 from vico_lens.attribution.dominance import dominance
 from vico_lens.attribution.facade import attribute
-from vico_lens.intervention.balancing.balance import balance as start_balance
+from vico_lens.intervention.balancing.balancer import balance as start_balance
 from vico_lens.tracing.recording import trace
 from vico_lens.vocabulary.concepts import Concept, find_concepts
 from vico_lens.errors import InputError
