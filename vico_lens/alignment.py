@@ -2,7 +2,7 @@
 
 A prompt rarely reaches the text encoder as its user wrote it: pipelines straighten quotes, resolve ``&amp;``, widen ligatures,
 lower the case, put a template around it, and cut it off. Here both texts are laid side by side, letter by letter, so that what
-is known of the one (the tokens' places) holds for the other. One letter that cannot be matched costs that letter and none after it.
+is known of the one (the tokens' places) holds for the other. A letter that cannot be matched costs no letter after it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,9 @@ def trimmed(text: str, start: int, stop: int) -> Span:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in `text`: white space, control characters and joiners alone.
+    r"""Whether there is nothing to see in `text`: white space, control characters and joiners alone.
 
-    >>> is_blank(" \\u200b"), is_blank("."), is_blank("")
+    >>> is_blank(" \u200b"), is_blank("."), is_blank("")
     (True, False, True)
     """
     return not _letters(text)
@@ -121,10 +122,11 @@ def with_vectors(tokenizer: Any, rewritten: Rewritten) -> Rewritten:
         while f"{word}_{count}" in added:
             count += 1
         vectors = " ".join([word, *(f"{word}_{index}" for index in range(1, count))])
-        text, origins, last = "", [], 0
+        origins: list[Span | None] = []
+        text, last = "", 0
         for match in re.finditer(re.escape(word), rewritten.text):
             text += rewritten.text[last : match.start()] + vectors
-            origins += rewritten.origins[last : match.start()] + (rewritten.span(*match.span()),) * len(vectors)
+            origins += [*rewritten.origins[last : match.start()], *[rewritten.span(*match.span())] * len(vectors)]
             last = match.end()
         rewritten = Rewritten(text + rewritten.text[last:], (*origins, *rewritten.origins[last:]))
     return rewritten
@@ -164,7 +166,7 @@ def align(prompt: str, text: str) -> list[Span | None]:
     origins: list[Span | None] = [None] * len(theirs)
     for i, j in pairs:
         origins[j] = ours[i][1:]
-    for (i, j), (next_i, next_j) in zip(pairs, pairs[1:], strict=False):
+    for (i, j), (next_i, next_j) in pairwise(pairs):
         changed = next_i - i > 1 and max(next_i - i, next_j - j) <= _LONGEST_CHANGE
         if changed:
             origins[j + 1 : next_j] = [(ours[i + 1][1], ours[next_i - 1][2])] * (next_j - j - 1)
@@ -223,9 +225,7 @@ def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs[::-1] if codes[j] >= 0]
 
 
-def _end_changes(
-    ours: list[_Letter], theirs: list[_Letter], pairs: list[tuple[int, int]], origins: list[Span | None]
-) -> None:
+def _end_changes(ours: list[_Letter], theirs: list[_Letter], pairs: list[tuple[int, int]], origins: list[Span | None]) -> None:
     """Give letters that were changed or are unknown at the very begin or end of the text their origin."""
     (i, j), (last_i, last_j) = pairs[0], pairs[-1]
     short = 0 < j <= _LONGEST_CHANGE

@@ -163,10 +163,17 @@ def _named(pieces: Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]:
             label = name if nth == 1 else f"{name} ({nth})"
         tokens = sorted({token for start, stop in spans for token in pieces.within(start, stop)})
         if not tokens:
-            raise ConceptError(
-                f"concept {name!r} lies beyond the {len(pieces.spans)} tokens that the text encoder reads: shorten the prompt."
-            )
+            raise ConceptError(_without_token(pieces, name, spans[0]))
         yield Concept(label, tuple(tokens), spans[0])
+
+
+def _without_token(pieces: Pieces, name: str, span: tuple[int, int]) -> str:
+    if span[0] >= max((stop for _, stop in filter(None, pieces.spans)), default=0):
+        return f"concept {name!r} lies beyond the {len(pieces.spans)} tokens that the text encoder reads: shorten the prompt."
+    return (
+        f"concept {name!r} has no token: its text was changed before it reached the text encoder and is not found in the tokens, "
+        "though later text is. Name other words, or give its tokens: Concept(name, tokens, span)."
+    )
 
 
 def _check(pieces: Pieces, concept: Concept) -> None:

@@ -8,6 +8,7 @@ the rest of it is special, not text. Where each token stands in the prompt is fo
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -23,7 +24,7 @@ from vico_lens.running import RunningCall
 from vico_lens.schema import TokenKind, TokenTable
 from vico_lens.spans import matched_spans, spans_of
 
-__all__ = ["SeenIds", "cut_texts", "seen_ids", "table_of", "token_tables"]
+__all__ = ["SeenIds", "cut_texts", "seen_ids", "table_of", "token_tables", "warn_of_cut"]
 
 SeenIds = dict[str, list[list[int]]]
 """Token ids by tokenizer name, one list a row, in the order in which they were encoded."""
@@ -102,9 +103,7 @@ def _first_text(family: Family) -> int:
     return next((state for state, name in enumerate(family.tokenizers) if name), 0)
 
 
-def _of_state(
-    pipe: Any, call: RunningCall, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds
-) -> TokenTable:
+def _of_state(pipe: Any, call: RunningCall, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:
     """Tokens of one of the text states that a denoiser is given."""
     family = family_of(pipe)
     name = family.tokenizers[state] if state < len(family.tokenizers) else ""
@@ -197,10 +196,22 @@ def cut_texts(prompts: Sequence[str], tables: Sequence[TokenTable]) -> list[str]
     Several stretches are joined by an ellipsis. Punctuation does not count.
     """
     each = len(tables) // max(1, len(prompts)) or 1
-    return [
-        " … ".join(uncovered(prompt, list(zip(table.start, table.stop, strict=True)) if len(table) else []))
-        for prompt, table in zip(prompts, tables[::each], strict=False)
-    ]
+    pairs = zip(prompts, tables[::each], strict=False)
+    return [" … ".join(uncovered(prompt, list(zip(table.start, table.stop, strict=True)))) for prompt, table in pairs]
+
+
+def warn_of_cut(pipe: Any, prompts: Sequence[str], tables: Sequence[TokenTable]) -> list[str]:
+    """Warn by name of text that has no token; return `cut_texts`, empty strings where no token is known."""
+    cut = cut_texts(prompts, tables) if any(i >= 0 for table in tables for i in table.id) else [""] * len(prompts)
+    for text in filter(None, cut):
+        warnings.warn(
+            f"a part of the prompt has no token in what {type(pipe).__name__} gives its denoiser: {text!r}. It was cut off, or "
+            "changed beyond recognition. It cannot be traced, balanced or named as a concept. Shorten the prompt, or give the "
+            "pipeline a larger max_sequence_length if it has one.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return cut
 
 
 def _padding(tokenizer: Any, ids: list[int]) -> list[bool]:

@@ -24,7 +24,7 @@ from vico_lens.interception import intercept
 from vico_lens.provenance import provenance
 from vico_lens.running import RunningCall, running_call
 from vico_lens.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
-from vico_lens.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.tokens import SeenIds, seen_ids, token_tables, warn_of_cut
 from vico_lens.watch import Label, Moment, Watch
 
 __all__ = ["RunningCall", "Tracer", "observe", "running_call"]
@@ -231,8 +231,11 @@ class Tracer:
             seen=self._seen,
             prompts=given,
         )
+        texts = (call.prompts if call is not None else None) or given or []
+        cut = warn_of_cut(self._pipe, texts, tables)
+        told: dict[str, object] = {"prompt_cut": cut[0] if len(cut) == 1 else cut} if cut else {}
         self._sink.start(
-            provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
+            provenance(self._pipe, self.watch, call, self.capture) | told | self.metadata,
             tables if len(set(tables)) > 1 else tables[:1],
             prompts=prompts,
             branches=self.capture.branches,

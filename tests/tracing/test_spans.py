@@ -74,7 +74,9 @@ def told(prompt: str, words: list[str], begin: int) -> list[tuple[int, int]]:
 
 
 WORDS = st.lists(st.sampled_from(["a", "red", "blue", "circle", "square", "triangle", "moving", "star"]), min_size=2, max_size=8)
-ODD = st.characters(exclude_categories=("Cs",)) | st.sampled_from(["&amp;", "&#39;", "…", "ﬁ", "’", "“", "\u200d", "e\u0301", "👩‍🚀"])
+ODD = st.characters(exclude_categories=("Cs",)) | st.sampled_from(
+    ["&amp;", "&#39;", "…", "ﬁ", "’", "“", "\u200d", "e\u0301", "👩‍🚀"]
+)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -133,7 +135,9 @@ def test_a_cleaned_prompt_keeps_every_word(kind: str, case: str) -> None:
     assert cut_texts([prompt], [table]) == [""]
 
 
-@pytest.mark.parametrize("length", [4, 5, 6, *range(9, 30)])  # at 7 and 8 the tiny vocabulary has one token for the letter and the end
+@pytest.mark.parametrize(
+    "length", [4, 5, 6, *range(9, 30)]
+)  # at 7 and 8 the tiny vocabulary has one token for the letter and the end
 def test_a_prompt_cut_anywhere_keeps_all_before_the_cut(length: int) -> None:
     prompt = "a red circle é and a blue square and a green star and a red circle"
     tokenizer = clip_tokenizer(length)

@@ -11,7 +11,7 @@ from vico_lens.concepts import Concept, find_concepts
 from vico_lens.errors import BalanceError, ConceptError, InputError
 from vico_lens.running import running_call
 from vico_lens.schema import TokenTable
-from vico_lens.tokens import SeenIds, token_tables
+from vico_lens.tokens import SeenIds, token_tables, warn_of_cut
 
 __all__ = ["Names", "Words", "words_of_call", "words_of_table", "words_without_prompt"]
 
@@ -89,6 +89,7 @@ def words_of_call(
         raise InputError(f"expected one list of concepts for each of {len(different)} different prompts, got {len(each)}.")
     names = dict(zip(different, each, strict=True))
     tables = token_tables(pipe, call, tokens, seen=seen)
+    warn_of_cut(pipe, call.prompts, tables)
     tables = tables if len(tables) == len(prompts) else [table for table in tables for _ in range(len(prompts) // len(tables))]
     return [words_of_table(table, prompt, names[prompt], needed=needed) for table, prompt in zip(tables, prompts, strict=True)]
 
