@@ -141,7 +141,9 @@ class StepBook:
         if timesteps is not None:
             return set(self.capture.chosen_steps(len(timesteps)))
         asked: Any = self.capture.steps
-        ends = (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
+        ends = (
+            (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
+        )
         if any(end is not None and end < 0 for end in ends):
             raise TracingError(
                 f"expected steps that count from the start, for {pipe} does not say how many it will take, got {asked!r}."

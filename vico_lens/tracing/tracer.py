@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import FrameType
+
 from torch import Tensor
 
 from vico_lens.errors import TracingError
@@ -24,7 +25,7 @@ from vico_lens.tracing.interception import intercept
 from vico_lens.tracing.provenance import provenance
 from vico_lens.tracing.running_call import Pipeline, RunningCall, running_call
 from vico_lens.tracing.steps import StepBook
-from vico_lens.tracing.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.tracing.tokens import SeenIds, seen_ids, token_tables, warn_of_cut
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
 
 __all__ = ["RunningCall", "Tracer", "observe", "running_call"]
@@ -254,7 +255,10 @@ class Tracer:
             seen=self._seen,
             prompts=given,
         )
-        known = {} if given is None else {"prompt": given[0] if len(given) == 1 else given}
+        known: dict[str, object] = {} if given is None else {"prompt": given[0] if len(given) == 1 else given}
+        texts = (call.prompts if call is not None else None) or given or []
+        if cut := warn_of_cut(self._pipe, texts, tables):
+            known["prompt_cut"] = cut[0] if len(cut) == 1 else cut
         self._sink.start(
             known | provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
             tables if len(set(tables)) > 1 else tables[:1],
