@@ -36,7 +36,7 @@ CASES = {
         ("rollout",),
         {"steps": [1, 7]},
         InputError,
-        r"steps \[7\] were not captured; captured steps: \[0, 1\]",
+        r"steps: expected one or more of \[0, 1\].*got \[1, 7\]",
     ),
     "maps that are not a number": (
         with_nan,
@@ -75,8 +75,14 @@ CASES = {
         r"concept 'it': expected one or more token indices in 0\.\.19; got \[\]",
     ),
     "one token twice": (fake_trace, ("cross_attention", {"it": [2, 2]}), {}, InputError, r"count twice; got \[\[2, 2\]\]"),
-    "no step": (fake_trace, ("rollout",), {"steps": []}, InputError, r"steps=\[\] selects nothing, .*captured steps: \[0, 1\]"),
-    "one step twice": (fake_trace, ("rollout",), {"steps": [1, 1]}, InputError, r"a step twice; captured steps: \[0, 1\]"),
+    "no step": (fake_trace, ("rollout",), {"steps": []}, InputError, r"steps: expected one or more of \[0, 1\].*got \[\]"),
+    "one step twice": (
+        fake_trace,
+        ("rollout",),
+        {"steps": [1, 1]},
+        InputError,
+        r"steps: expected .*got \[1, 1\], one of them twice",
+    ),
     "heads of the whole model": (
         fake_trace,
         ("leave_one_out",),

@@ -127,8 +127,13 @@ def test_comparison_without_a_model():
         vl.compare(fake_trace(), ["nothing"], concepts=NAMES)
     with pytest.raises(InputError, match="expected at least one name"):
         vl.compare(fake_trace(), [], concepts=NAMES)
-    with pytest.raises(InputError, match=r"methods compared \(rollout\); got options for max_flow"):
-        vl.compare(fake_trace(), ["rollout"], concepts=NAMES, options={"max_flow": {}})
+    with pytest.raises(InputError, match="which name the nulls; got uniform"):
+        vl.compare(fake_trace(), {"uniform": ("rollout", {})}, concepts=NAMES)
+    table = vl.compare(
+        fake_trace(), {"plain": ("rollout", {}), "cross only": ("rollout", {"layers": "cross*"})}, concepts=NAMES, steps=[0]
+    )
+    expected = vl.dominance(vl.attribute(fake_trace(), "rollout", NAMES, steps=[0], layers="cross*"))["share"]
+    np.testing.assert_allclose(table["share"].sel({"method": "cross only"}), expected)
 
 
 def test_masks_rank_a_method_that_sees_the_objects_above_the_nulls():

@@ -271,3 +271,9 @@ class Characters:
 
     def __call__(self, text: str, **options: object) -> dict[str, list[object]]:
         return {"offset_mapping": [(at, at + 1) for at in range(len(text))], "special_tokens_mask": [0] * len(text)}
+
+
+def test_a_word_that_the_encoder_was_not_given_is_told_from_one_beyond_its_end() -> None:
+    table = TokenTable(("a", "cat"), ("text", "text"), ("a", "cat"), (1, 2), (0, 8), (1, 11))  # nothing of "red"
+    with pytest.raises(ConceptError, match="'red' has no token: its text was changed"):
+        find_concepts("a red   cat", ["red"], table)

@@ -12,10 +12,12 @@ import torch
 import xarray as xr
 
 from vico_lens.attribution.base import MAP_DIMS, METHODS, Answer, Method, Problem, Residual, check_capacities, check_tokens
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, stages_from_trace
+from vico_lens.attribution.trace_stages import GridChoice, choose_grid, stages_from_trace
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.stages import Heads
+from vico_lens.store.selection import Layers, records
 from vico_lens.vocabulary.concepts import Concept, find_concepts
+from vico_lens.vocabulary.selection import Steps, step_positions
 
 if TYPE_CHECKING:
     from vico_lens.kernels.stages import Grid
@@ -32,7 +34,7 @@ def attribute(
     method: str | Method | None = None,
     concepts: Concepts = None,
     *,
-    steps: int | Sequence[int] | slice | None = None,
+    steps: Steps = None,
     layers: Layers = None,
     heads: Heads = None,
     rho: float = 0.5,
@@ -56,7 +58,8 @@ def attribute(
     concepts : sequence of str or Concept, or mapping, optional
         Words of the prompt, concepts from `find_concepts`, or names with token indices; by default those found in the prompt.
     steps : int, sequence of int or slice, optional
-        Denoising steps by their number; all captured ones by default. A single int gives a result without a step dimension.
+        Denoising steps by their number, from the end if negative; all captured ones by default. A single int gives a
+        result without a step dimension.
     layers : str, int or sequence of them, optional
         Glob patterns on module path or group (``"*up_blocks*"``, ``"*8x4x4"``), or places in the execution order; all by default.
     heads : int or sequence of int, optional
@@ -162,24 +165,14 @@ def resolve_concepts(tree: xr.DataTree, concepts: Concepts, prompt: int | None =
     return named
 
 
-def resolve_steps(tree: xr.DataTree, steps: int | Sequence[int] | slice | None) -> tuple[int, ...]:
+def resolve_steps(tree: xr.DataTree, steps: Steps) -> tuple[int, ...]:
     """Steps asked for, checked against those captured."""
     have = [int(step) for step in tree.coords["step"].values]
     if not have:
         raise AttributionError(
             "expected a trace with at least one captured step; this one has none. Did the run end before its first step?"
         )
-    if steps is None:
-        return tuple(have)
-    if isinstance(steps, slice):
-        wanted = [step for step in have if step in range(*steps.indices(max(have) + 1))]
-    else:
-        wanted = [int(steps)] if isinstance(steps, (int, np.integer)) else [int(step) for step in steps]
-    missing = sorted(set(wanted) - set(have))
-    if missing or not wanted or len(set(wanted)) < len(wanted):
-        asked = f"steps {missing} were not captured" if missing else f"steps={steps!r} selects nothing, or a step twice"
-        raise InputError(f"{asked}; captured steps: {have}. Capture(steps=...) records others.")
-    return tuple(wanted)
+    return tuple(have[place] for place in step_positions(steps, have))
 
 
 def _whole(problem: Problem, method: Method, options: Mapping[str, Any]) -> xr.DataArray:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from vico_lens.attribution.facade import Concepts, resolve_concepts
 from vico_lens.attribution.methods.max_flow import Sink, certificate_of, shaped, sink_dims, sinks_of
-from vico_lens.attribution.trace_stages import GridChoice, Layers, matches, stages_from_trace, text_coordinate
+from vico_lens.attribution.trace_stages import GridChoice, stages_from_trace
 from vico_lens.errors import InputError
 from vico_lens.kernels.layered import Block, LayeredGraph
 from vico_lens.kernels.maxflow import max_flow
 from vico_lens.kernels.stages import Grid, Heads, Stage, resample
+from vico_lens.store.selection import Layers, matches, text_coordinate
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from vico_lens.attribution.base import METHODS, influence_of_stages
 from vico_lens.attribution.facade import attribute
 from vico_lens.attribution.replay import DenoiserCall, replayed, sampling_of
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, matches, records
+from vico_lens.attribution.trace_stages import GridChoice, choose_grid
 from vico_lens.kernels.stages import Stage, stages_from_calls
+from vico_lens.store.selection import Layers, matches, records
 from vico_lens.tracing.tracer import observe
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from vico_lens.attribution.judging.faithfulness import (
 )
 from vico_lens.attribution.methods.captum_methods import PromptEffect
 from vico_lens.attribution.replay import DenoiserCall, record_calls, sampling_of, shared_calls, text_of_prompt
-from vico_lens.attribution.trace_stages import GridChoice, Layers, choose_grid, records, text_coordinate
+from vico_lens.attribution.trace_stages import choose_grid
 from vico_lens.errors import InputError
+from vico_lens.store.selection import records, text_coordinate
 
 __all__ = ["DEFAULT_METHODS", "compare"]
 
@@ -36,22 +39,20 @@ DEFAULT_METHODS = ("cross_attention", "rollout", "subgraph_flow", "max_flow")
 # A map for each single video token takes as many flows as there are tokens; frames say as much in a comparison of concepts.
 _OPTIONS: dict[str, dict[str, Any]] = {"max_flow": {"sink": "frame"}}
 
+Options = Mapping[str, Any]
+Plan = Mapping[str, tuple[str, Options]]
+
 
 def compare(
     tree: xr.DataTree,
-    methods: Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]] = DEFAULT_METHODS,
+    methods: Sequence[str] | Mapping[str, tuple[str, Options]] = DEFAULT_METHODS,
     *,
     concepts: Concepts = None,
     pipe: Any = None,
     masks: Any = None,
     steps: int | Sequence[int] | slice | None = None,
-    layers: Layers = None,
-    grid: GridChoice = None,
     prompt: int | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
     sampling: Mapping[str, Any] | None = None,
-    reference: Mapping[str, Any] | None = None,
-    token_step: int | None = None,
     checks: bool = False,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -62,23 +63,19 @@ def compare(
     tree : DataTree
         A trace.
     methods : sequence of str, or mapping
-        Names of attribution methods; or labels with a method and its options, to compare one method with itself:
-        ``{"soft": ("subgraph_flow", {"kind": "soft"}), "hard": ("subgraph_flow", {"kind": "hard"})}``.
-    concepts, steps, layers, grid, prompt
-        As in `vico_lens.attribute`.
+        Names of attribution methods; or labels with a method and its options (those of the method, and ``layers``, ``heads``,
+        ``grid``), which also compares one method with itself:
+        ``{"soft": ("subgraph_flow", {"kind": "soft"}), "hard": ("subgraph_flow", {"kind": "hard"})}``. `max_flow` runs with
+        ``sink="frame"`` unless its options say otherwise.
+    concepts, steps, prompt
+        As in `vico_lens.attribute`. Single tokens are taken away (deletion, insertion, infidelity), and `checks` run, at the
+        middle one of the steps.
     pipe : optional
         The pipeline; adds the faithfulness scores.
     masks : array, optional
         True object masks ``[concept, frame, row, column]``; adds localisation.
-    options : mapping, optional
-        Options of single methods, ``{"subgraph_flow": {"kind": "sum"}}``. `max_flow` runs with ``sink="frame"`` unless said
-        otherwise.
     sampling : mapping, optional
         Arguments of the pipeline call that the trace does not record.
-    reference : mapping, optional
-        Options of the `leave_one_out` that serves as the reference.
-    token_step : int, optional
-        Step at which single tokens are taken away (deletion, insertion, infidelity) and checks run; the middle one by default.
     checks : bool
         With `pipe`, also check the methods themselves, on single tokens: whether they depend on the weights, and how far they
         jump.
@@ -106,7 +103,7 @@ def compare(
     Raises
     ------
     InputError
-        For an unknown method, fewer than one method, or options of a method that is not compared.
+        If no method is named, a method is unknown, or a label is the name of a null.
 
     Examples
     --------
@@ -117,65 +114,67 @@ def compare(
 
     ``vl.plot.agreement(table)`` draws the agreement, ``vl.plot.faithfulness(table)`` the scores.
     """
-    plan = _plan(methods, options or {})
+    plan = _plan(methods)
     named = resolve_concepts(tree, concepts, prompt)
     numbers = list(resolve_steps(tree, steps))
-    common: dict[str, Any] = {"layers": layers, "grid": grid, "prompt": prompt}
-
-    def run(name: str, spans: Mapping[str, Sequence[int]], at: Any, extra: Mapping[str, Any]) -> xr.DataArray:
-        model = {"pipe": pipe, "sampling": sampling} if METHODS[name].needs_pipe else {}
-        return attribute(tree, name, spans, steps=at, **{**common, **model, **extra})
-
+    runs = _Runs(tree, pipe, sampling, prompt)
     with shared_calls():
-        found = {label: run(name, named, numbers, extra) for label, (name, extra) in plan.items()}
+        influences = {label: runs.of(label, plan, named, numbers) for label in plan}
         if pipe is not None or masks is not None:
-            like = next((influence for influence in found.values() if _has_map(influence)), None)
-            like = run("cross_attention", named, numbers, {}) if like is None else like
-            found |= null_influences(like, list(named.values()), seed)
-        table = xr.Dataset(coords={"method": list(found), "concept": list(named), "other_method": list(found)})
-        table["share"] = (("method", "concept"), [_mean_share(influence) for influence in found.values()])
-        table["agreement"] = (("method", "other_method"), [[_agreement(a, b) for b in found.values()] for a in found.values()])
+            like = next((influence for influence in influences.values() if _has_map(influence)), None)
+            like = runs.attribute("cross_attention", named, numbers) if like is None else like
+            influences |= null_influences(like, list(named.values()), seed)
+        table = xr.Dataset(coords={"method": list(influences), "concept": list(named), "other_method": list(influences)})
+        table["share"] = (("method", "concept"), [_mean_share(influence) for influence in influences.values()])
+        agreement = [[_agreement(first, second) for second in influences.values()] for first in influences.values()]
+        table["agreement"] = (("method", "other_method"), agreement)
         if pipe is not None:
-            causal = run("leave_one_out", named, numbers, reference or {})
-            table = table.assign(_against_causal(found, causal))
-            at = numbers[len(numbers) // 2] if token_step is None else resolve_steps(tree, token_step)[0]
-            kinds = text_coordinate(tree, "token_kind", prompt)
-            words = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
-            per_token = {label: run(name, words, at, extra) for label, (name, extra) in plan.items()}
-            per_token |= null_influences(run("cross_attention", words, at, {}), list(words.values()), seed)
-            call, switch = token_switch(tree, pipe, at, [token for (token,) in words.values()], sampling, prompt)
-            table = table.assign(_token_scores(switch, per_token, seed))
-            if checks:
-                asked = {
-                    label: explainer(tree, pipe, name, words, sampling=sampling, **common, **extra)
-                    for label, (name, extra) in plan.items()
-                }
-                table = table.assign(_checked(call, [asked.get(label) for label in found], seed))
+            table = table.assign(_against_causal(influences, runs.attribute("leave_one_out", named, numbers)))
+            table = table.assign(_on_single_tokens(runs, plan, numbers[len(numbers) // 2], checks=checks, seed=seed))
     if masks is not None:
-        table = table.assign(_localised(found, masks))
+        table = table.assign(_localised(influences, masks))
     table.attrs = {
         "prompt": str(tree.attrs.get("prompt", "")),
         "steps": json.dumps(numbers),
-        "methods": json.dumps({label: [name, dict(extra)] for label, (name, extra) in plan.items()}, default=str),
-        "nulls": ", ".join(NULLS) if len(found) > len(plan) else "",
+        "methods": json.dumps({label: [name, dict(options)] for label, (name, options) in plan.items()}, default=str),
+        "nulls": ", ".join(NULLS) if len(influences) > len(plan) else "",
     }
     return table
 
 
-def _plan(
-    methods: Sequence[str] | Mapping[str, tuple[str, Mapping[str, Any]]], options: Mapping[str, Mapping[str, Any]]
-) -> dict[str, tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs attribution methods on one trace, with the pipeline for those that need it."""
+
+    tree: xr.DataTree
+    pipe: Any
+    sampling: Mapping[str, Any] | None
+    prompt: int | None
+
+    def attribute(
+        self, name: str, spans: Mapping[str, Sequence[int]], steps: int | Sequence[int], options: Options = MappingProxyType({})
+    ) -> xr.DataArray:
+        """Influence of `spans` by the method `name`."""
+        model = {"pipe": self.pipe, "sampling": self.sampling} if METHODS[name].needs_pipe else {}
+        return attribute(self.tree, name, spans, steps=steps, prompt=self.prompt, **{**model, **options})
+
+    def of(self, label: str, plan: Plan, spans: Mapping[str, Sequence[int]], steps: int | Sequence[int]) -> xr.DataArray:
+        """Influence of `spans` by the method and options that a plan has under `label`."""
+        name, options = plan[label]
+        return self.attribute(name, spans, steps, options)
+
+
+def _plan(methods: Sequence[str] | Mapping[str, tuple[str, Options]]) -> Plan:
     """Label to method and options of everything that is compared."""
     names = [methods] if isinstance(methods, str) else list(methods)
     if not names:
         raise InputError("methods: expected at least one name; got none. vico_lens.methods() lists them.")
-    stray = sorted(set(options) - set(names))
-    taken = sorted(set(names) & set(NULLS))
-    if stray or taken:
-        said = f"options for {', '.join(stray)}" if stray else f"the name of a null, {', '.join(taken)}"
-        raise InputError(f"expected options for, and names of, the methods compared ({', '.join(names)}); got {said}.")
-    pairs = dict(methods) if isinstance(methods, Mapping) else {name: (name, options.get(name, {})) for name in names}
-    return {label: (name, {**_OPTIONS.get(name, {}), **extra}) for label, (name, extra) in pairs.items()}
+    if nulls := sorted(set(names) & set(NULLS)):
+        raise InputError(
+            f"methods: expected labels other than {', '.join(NULLS)}, which name the nulls; got {', '.join(nulls)}. Rename them."
+        )
+    pairs = methods if isinstance(methods, Mapping) else {name: (name, {}) for name in names}
+    return {label: (name, {**_OPTIONS.get(name, {}), **options}) for label, (name, options) in pairs.items()}
 
 
 def _mean_share(influence: xr.DataArray) -> list[float]:
@@ -211,18 +210,18 @@ def _share_correlation(first: xr.DataArray, second: xr.DataArray) -> float:
     return spearman(first.values.round(9), second.values.round(9)) if first.size > 1 else 0.0
 
 
-def _against_causal(found: Mapping[str, xr.DataArray], causal: xr.DataArray) -> dict[str, Any]:
+def _against_causal(influences: Mapping[str, xr.DataArray], causal: xr.DataArray) -> dict[str, Any]:
     """Scores of each method against leave-one-out."""
     weakest = concept_shares(causal).argmin("concept")
     hits, maps = [], []
-    for influence in found.values():
+    for influence in influences.values():
         share = concept_shares(influence).round(9)
         least = (share == share.min("concept")).astype(float)
         least = least / least.sum("concept")  # ties count as a guess
         hits.append(float(least.isel(concept=weakest).mean()))
         maps.append(map_correlation(influence, causal) if _has_map(influence) and _has_map(causal) else np.nan)
     return {
-        "rank_correlation": ("method", [_share_correlation(influence, causal) for influence in found.values()]),
+        "rank_correlation": ("method", [_share_correlation(influence, causal) for influence in influences.values()]),
         "weakest_found": ("method", hits),
         "map_correlation": ("method", maps),
     }
@@ -250,8 +249,7 @@ def _checked(call: DenoiserCall, explain: Sequence[Explain | None], seed: int) -
         (np.nan, np.nan) if one is None else (match(*weight_dependence(call, one, seed=seed)), stability(call, one, seed=seed))
         for one in explain
     ]
-    scores = np.array(rows, dtype=np.float64).T
-    return {name: ("method", values) for name, values in zip(("shuffled_weights", "sensitivity"), scores, strict=True)}
+    return _columns(("shuffled_weights", "sensitivity"), rows)
 
 
 def match(first: Tensor, second: Tensor) -> float:
@@ -261,24 +259,40 @@ def match(first: Tensor, second: Tensor) -> float:
     return float(np.mean([spearman(a.numpy(), b.numpy()) for a, b in zip(first, second, strict=True)]))
 
 
-def _token_scores(switch: TokenSwitch, per_token: Mapping[str, xr.DataArray], seed: int) -> dict[str, Any]:
-    """Deletion, insertion and infidelity of each method's influence of single tokens."""
+def _on_single_tokens(runs: _Runs, plan: Plan, step: int, *, checks: bool, seed: int) -> dict[str, Any]:
+    """Deletion, insertion and infidelity of each method's influence of single tokens at one step, and the checks if wanted."""
+    kinds = text_coordinate(runs.tree, "token_kind", runs.prompt)
+    tokens = {str(token): (token,) for token, kind in enumerate(kinds) if kind == "text"}
+    influences = {label: runs.of(label, plan, tokens, step) for label in plan}
+    influences |= null_influences(runs.attribute("cross_attention", tokens, step), list(tokens.values()), seed)
+    numbers = [token for (token,) in tokens.values()]
+    call, switch = token_switch(runs.tree, runs.pipe, step, numbers, runs.sampling, runs.prompt)
     rows = []
-    for influence in per_token.values():
+    for influence in influences.values():
         totals = influence.sum([dim for dim in influence.dims if dim != "concept"]).values.tolist()
         curves = removal_curves(switch, totals, seed=seed)
         rows.append((curves["deletion"].mean(), curves["insertion"].mean(), infidelity(switch, totals, seed=seed)))
-    scores = np.array(rows, dtype=np.float64).T
-    return {name: ("method", values) for name, values in zip(("deletion", "insertion", "infidelity"), scores, strict=True)}
+    scores = _columns(("deletion", "insertion", "infidelity"), rows)
+    if checks:
+        explainers = {
+            label: explainer(runs.tree, runs.pipe, name, tokens, sampling=runs.sampling, **{"prompt": runs.prompt, **options})
+            for label, (name, options) in plan.items()
+        }
+        scores |= _checked(call, [explainers.get(label) for label in influences], seed)
+    return scores
 
 
-def _localised(found: Mapping[str, xr.DataArray], masks: Any) -> dict[str, Any]:
+def _columns(names: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Scores, a row a method, as variables with the dimension ``method``."""
+    return {name: ("method", values) for name, values in zip(names, np.array(rows, dtype=np.float64).T, strict=True)}
+
+
+def _localised(influences: Mapping[str, xr.DataArray], masks: Any) -> dict[str, Any]:
     rows = []
-    for influence in found.values():
+    for influence in influences.values():
         if _has_map(influence):
             scores = localisation(influence, masks)
             rows.append((float(scores["iou"].mean()), float(scores["pointing"].mean())))
         else:
             rows.append((np.nan, np.nan))
-    iou, pointing = np.array(rows).T
-    return {"iou": ("method", iou), "pointing": ("method", pointing)}
+    return _columns(("iou", "pointing"), rows)

@@ -20,8 +20,8 @@ from vico_lens.attribution.replay import (
     to_grid,
     with_text,
 )
-from vico_lens.attribution.trace_stages import text_coordinate
 from vico_lens.errors import AttributionError, InputError
+from vico_lens.store.selection import text_coordinate
 
 __all__ = ["Replacement", "leave_one_out", "replaced_text"]
 
