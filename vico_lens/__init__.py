@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module that holds it. No module at the root has the name of a public function, so importing one changes no name.
+# Public name -> the module that holds it. No module at the root shares a name with them, so importing one changes no name.
 _HOME = {
     "AttentionGraph": "vico_lens.attribution.graph",
     "Capture": "vico_lens.tracing.capture",
