@@ -76,7 +76,13 @@ CASES = {
     ),
     "one token twice": (fake_trace, ("cross_attention", {"it": [2, 2]}), {}, InputError, r"count twice; got \[\[2, 2\]\]"),
     "no step": (fake_trace, ("rollout",), {"steps": []}, InputError, r"steps: expected one or more of \[0, 1\].*got \[\]"),
-    "one step twice": (fake_trace, ("rollout",), {"steps": [1, 1]}, InputError, r"steps: expected .*got \[1, 1\], one of them twice"),
+    "one step twice": (
+        fake_trace,
+        ("rollout",),
+        {"steps": [1, 1]},
+        InputError,
+        r"steps: expected .*got \[1, 1\], one of them twice",
+    ),
     "heads of the whole model": (
         fake_trace,
         ("leave_one_out",),

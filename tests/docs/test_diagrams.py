@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from tools.diagrams import DIAGRAMS, IMAGES, ROOMS, WALKS, outdated
 
 ROOT = Path(__file__).parents[2]
