@@ -27,7 +27,7 @@ from tqdm import tqdm
 import vico_lens as vl
 from benchmarks.conditions import CONDITIONS, SINGLE, sample_batch
 from benchmarks.study_table import KEPT, RAW
-from vico_lens.runs.sweep import Run, load_sweep, run_of
+from vico_lens.runs.sweeps import Run, load_sweep, run_of
 from vico_lens.tinyworld import TinyPrompt, judge, parse_prompt, sample_prompts
 
 __all__ = ["run_of_cell", "score_clip"]

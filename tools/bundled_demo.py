@@ -12,8 +12,8 @@ from typing import Any
 import xarray as xr
 
 import vico_lens as vl
-from vico_lens.runs.once import run_once
 from vico_lens.runs.request import Request
+from vico_lens.runs.single_run import run_once
 from vico_lens.tinyworld.demonstration import FOLDER, METHODS, SETTINGS, STEPS
 
 __all__ = ["make"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_lens.runs.request import quiet_pipeline
-from vico_lens.runs.sweep import sweep
+from vico_lens.runs.sweeps import sweep
 from vico_lens.tinyworld.demonstration import SWEEP_FOLDER
 from vico_lens.tinyworld.judge import judge_clip
 from vico_lens.tinyworld.prompts import sample_prompts

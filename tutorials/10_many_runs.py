@@ -38,7 +38,7 @@ import torch
 import vico_lens as vl
 from vico_lens import tinyworld
 from vico_lens.intervention.balancing import FixedRms, Schedule
-from vico_lens.runs.sweep import load_sweep
+from vico_lens.runs.sweeps import load_sweep
 
 pipe = vl.load_pipeline()
 pipe.set_progress_bar_config(disable=True)

@@ -35,7 +35,7 @@ _HOME = {
     "methods": "vico_lens.attribution.base",
     "open_trace": "vico_lens.store.opening",
     "register_method": "vico_lens.attribution",
-    "sweep": "vico_lens.runs.sweep",
+    "sweep": "vico_lens.runs.sweeps",
     "trace": "vico_lens.tracing.recording",
 }
 _MODULES = ("plot", "testing", "tinyworld")
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from vico_lens.errors import VicoLensError
     from vico_lens.intervention.balancing import balance, balance_report
     from vico_lens.intervention.inversion import invert
-    from vico_lens.runs.sweep import sweep
+    from vico_lens.runs.sweeps import sweep
     from vico_lens.store.opening import open_trace
     from vico_lens.tracing.capture import Capture
     from vico_lens.tracing.cost.estimate import estimate

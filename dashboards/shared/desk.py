@@ -12,7 +12,7 @@ import streamlit as st
 
 from shared import notices
 from vico_lens.errors import VicoLensError
-from vico_lens.runs.job import Desk, Job, Ticket
+from vico_lens.runs.background_job import Desk, Job, Ticket
 
 __all__ = ["begin", "finished", "running", "watch"]
 

@@ -62,11 +62,14 @@ def concept_mark(name: str, colours: Mapping[str, str]) -> Markup:
     return foreign(name, class_="concept", style=f"--tint:{colours[name]}")
 
 
-def prompt_line(prompt: str, names: Sequence[str], colours: Mapping[str, str]) -> None:
-    """Write the prompt with its concepts marked."""
-    from vico_lens.report.story import mark_prompt
+def prompt_line(prompt: str, names: Sequence[str], colours: Mapping[str, str], cut: object = None) -> None:
+    """Write the prompt with its concepts marked, and under it the text that has no token (``prompt_cut`` of its trace)."""
+    from vico_lens.report.story import cut_line, mark_prompt
 
     st.html(el("p", mark_prompt(prompt, names, colours), class_="prompt", dir="auto"))
+    unread = cut_line(cut)
+    if unread is not None:
+        st.html(unread)
 
 
 def facts(rows: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from shared.roots import confine, folder_inside
 from vico_lens.errors import InputError, StoreError
-from vico_lens.runs.sweep import load_sweep
+from vico_lens.runs.sweeps import load_sweep
 from vico_lens.tinyworld.demonstration import SWEEP_FOLDER as DEMO
 
 __all__ = ["BUNDLED", "kept_video", "measures", "open_sweep", "table_of"]

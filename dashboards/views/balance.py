@@ -6,8 +6,8 @@ import streamlit as st
 
 from shared import desk, layout, notices, state
 from vico_lens import plot
-from vico_lens.runs.once import verdict_text
 from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
+from vico_lens.runs.single_run import verdict_text
 
 JOB, PAIR = "balance_job", "balance_pair"
 OWN = "as in the preset"

@@ -54,7 +54,7 @@ with head:
     else:
         votes = sum(leader == first for leader in leaders.values())
         layout.heading(["The methods disagree: ", layout.concept_mark(first, colours), f" leads by {votes} of {len(leaders)}"])
-    layout.prompt_line(opened.prompt, names, colours)
+    layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
 
 layout.lead("The same video by each method", "Every method has its own scale, because their numbers have different units.")
 

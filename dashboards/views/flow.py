@@ -47,7 +47,7 @@ with notices.guarded("The flow could not be computed."):
     flow = cached.influence(*opened.key, method, names, (step,), options)
     with head:
         layout.heading(flow_headline(flow, names, colours), f"{READING[method].what} Denoising step {step}.")
-        layout.prompt_line(opened.prompt, names, colours)
+        layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
     if exact:
         layout.lead("The certificate", "A flow is proven by a cut of the same size: nothing more can pass through it.")
         st.html(flow_table(flow))

@@ -82,7 +82,7 @@ if maps is not None:
             [layout.concept_mark(most, colours), f" is read most, by {share} of the attention; most in frame {peak}"],
             f"Attention to words at denoising step {step}, {'mean of all sites' if site == ALL else sites[site].label}.",
         )
-        layout.prompt_line(opened.prompt, names, colours)
+        layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
     scrub()
     layout.lead("One word in every frame", "As recorded at one site: only this slice is read, whatever the size of the trace.")
     single = [word for word in words if " " not in word] or list(words)

@@ -28,7 +28,7 @@ with left:
 if chosen is None:
     with head:
         layout.heading("This trace is too large to summarise unasked", opened.label)
-        layout.prompt_line(opened.prompt, names, colours)
+        layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
     with said:
         notices.too_large(
             f"One step of {READING[method].title.lower()} reads {todo.asked_bytes / 1e9:.1f} GB.",
@@ -43,7 +43,7 @@ with notices.guarded("The influence of the concepts could not be computed."):
     story = story_of(opened, influence)
     with head:
         layout.heading(story.headline())
-        layout.prompt_line(opened.prompt, names, colours)
+        layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
     with said:
         layout.bullets(story.brief())
         layout.note(layout.basis(chosen, method, steps, opened.tree.sizes.get("step", 0)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vico_lens.runs.sweep import load_sweep
+from vico_lens.runs.sweeps import load_sweep
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
 from vico_lens.tinyworld import render, sample_prompts
 from vico_lens.tinyworld.judge import judge_clip
@@ -40,7 +40,7 @@ def test_a_grid_goes_on_where_it_was(
     assert first.code == 0, first.err
     assert first.json["runs"] == 2 and first.json["conditions"]["plain"]["row_forwards"] == 4
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
-    module = sys.modules["vico_lens.runs.sweep.record"]
+    module = sys.modules["vico_lens.runs.sweeps.record"]
     original, made = module.sample_run, []
 
     def break_off(pipe: object, one: object) -> object:

@@ -93,7 +93,7 @@ def load() -> Any:
 def die_while_writing(nth: int) -> None:
     """Kill this process when half of its `nth` file is written."""
     files = itertools.count(1)
-    module = sys.modules["vico_lens.runs.sweep.record"]
+    module = sys.modules["vico_lens.runs.sweeps.record"]
     original = module._write
 
     def write(place: Path, contents: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 import vico_lens as vl
 from vico_lens.errors import InputError
 from vico_lens.intervention.balancing import presets
-from vico_lens.runs.job import Cancelled, Job, Ticket
+from vico_lens.runs.background_job import Cancelled, Job, Ticket
 from vico_lens.runs.pair import LONGEST, PairSettings, check_settings, found_concepts, run_pair
 
 PROMPT = "a red circle moving right and a blue square moving up"

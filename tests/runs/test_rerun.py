@@ -7,9 +7,9 @@ import pytest
 
 import vico_lens as vl
 from vico_lens.errors import InputError
-from vico_lens.runs.job import Cancelled, Job, Ticket
+from vico_lens.runs.background_job import Cancelled, Job, Ticket
 from vico_lens.runs.rerun import recorded_run, trace_run
-from vico_lens.runs.sweep import load_sweep, sweep
+from vico_lens.runs.sweeps import load_sweep, sweep
 
 PROMPT = "a red circle moving right and a blue square moving up"
 RECORD = {"prompt": PROMPT, "seed": 1, "condition": "plain", "settings": "None", "call": "{'num_inference_steps': 3}"}

@@ -16,7 +16,7 @@ import xarray as xr
 
 from vico_lens.errors import InputError, StoreError, VicoLensError
 from vico_lens.intervention.balancing import FixedRms, presets
-from vico_lens.runs.sweep import Run, load_sweep, sweep
+from vico_lens.runs.sweeps import Run, load_sweep, sweep
 from vico_lens.testing.pipelines import tiny_pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -26,7 +26,7 @@ READINGS = {
     "A woman wearing a red hat is walking": (["woman", "red hat"], ["wearing", "walking"]),
     "a man painting a wall": (["man", "wall"], ["painting"]),
     "a painting of a man": (["painting", "man"], []),
-    "a bus in front of a red building": (["bus", "front", "red building"], []),
+    "a bus in front of a red building": (["bus", "red building"], []),
     "the dog's ball rolls left": (["dog's ball"], ["rolls left"]),
     "a butterfly flies slowly over a lily": (["butterfly", "lily"], ["flies"]),
     "a person raising her right hand": (["person", "right hand"], ["raising"]),

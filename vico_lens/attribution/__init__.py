@@ -1,8 +1,9 @@
 """How much each concept of the prompt influences each token of the video, by a method of your choice.
 
 A trace (or live attention calls) and concepts come in, an influence (``concept, step, frame, y, x``) goes out: `attribute` runs a
-method, `base.methods` lists them with what they declare, `register_method` adds one. Importing this package registers the built-in
-methods; captum and diffusers are imported only when a method that needs them runs. It imports `store`, `tracing` and `kernels`.
+method, `base.methods` lists them with what they declare, `register_method` adds one. Importing this package registers the
+built-in methods; captum and diffusers are imported only when a method that needs them runs. It imports `store`, `tracing` and
+`kernels`.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from vico_lens.cli.options import (
     call_of,
 )
 from vico_lens.cli.output import emit, to_json
-from vico_lens.runs.once import run_once, shares_text, verdict_text
 from vico_lens.runs.request import Request
+from vico_lens.runs.single_run import run_once, shares_text, verdict_text
 
 __all__ = ["balance"]
 

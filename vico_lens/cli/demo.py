@@ -14,8 +14,8 @@ from vico_lens.cli.files import check_output, staged
 from vico_lens.cli.options import AsJson, Overwrite
 from vico_lens.cli.output import decoded, emit, note, plain, to_json
 from vico_lens.errors import ModelError
-from vico_lens.runs.once import Run, run_once, shares_text, verdict_text
 from vico_lens.runs.request import Request
+from vico_lens.runs.single_run import Run, run_once, shares_text, verdict_text
 
 __all__ = ["OUTPUTS", "demo"]
 

@@ -67,6 +67,8 @@ def _text(report: dict[str, Any]) -> str:
     lines = [f"{report['trace']}: {state}, {size(report['bytes'])} on disk"]
     shown = ("prompt", "negative_prompt", "pipeline", "model", "scheduler", "guidance_scale", "seed", "device", "dtype")
     lines += [f"{name}: {attributes[name]}" for name in shown if attributes.get(name) not in (None, "")]
+    cut = attributes.get("prompt_cut") or ""
+    lines += [f"no token for this part of the prompt: {text}" for text in ([cut] if isinstance(cut, str) else cut) if text]
     lines.append(f"steps: {', '.join(map(str, report['steps']))}")
     lines.append("tokens: " + " ".join(f"{token['token']}:{token['token_text']}" for token in report["tokens"]))
     if report["video"]:

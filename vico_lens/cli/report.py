@@ -11,7 +11,7 @@ from vico_lens.cli.files import bytes_on_disk, check_input, check_output
 from vico_lens.cli.options import AsJson, Concepts, Overwrite, TracePath
 from vico_lens.cli.output import emit, plain, size
 from vico_lens.errors import InputError
-from vico_lens.runs.once import shares, shares_text
+from vico_lens.runs.single_run import shares, shares_text
 
 __all__ = ["report"]
 

@@ -13,7 +13,7 @@ from vico_lens import plot
 from vico_lens.plot.wording import percent
 from vico_lens.report.markup import Markup, el, foreign, join
 from vico_lens.report.media import Figures, maps_strip, video_element
-from vico_lens.report.story import Run, Story, mark_prompt
+from vico_lens.report.story import Run, Story, cut_line, mark_prompt
 from vico_lens.report.tables import facts, flow_table, rates_table, shares_table, verdict_table
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _top(story: Story, material: Material) -> Markup:
         el("h1", story.headline()),
         el("p", "“", el("bdi", mark_prompt(story.prompt, story.names, story.colours), dir="auto"), "”", class_="prompt"),
         el("p", ", ".join(str(part) for part in told if part), class_="prompt-note"),
+        cut_line(material.provenance.get("prompt_cut")),
         shown,
         scrub,
         el("div", el("ul", [el("li", sentence) for sentence in brief]), class_="brief") if brief else None,

@@ -23,7 +23,7 @@ from vico_lens.plot.wording import percent, percent_range
 from vico_lens.report.markup import Markup, el, foreign, join
 from vico_lens.report.outcome import Outcome, Ruling, ruling
 
-__all__ = ["Run", "Story", "mark_prompt"]
+__all__ = ["Run", "Story", "cut_line", "mark_prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +187,20 @@ def mark_prompt(prompt: str, names: Sequence[str], colours: Mapping[str, str]) -
         parts += [prompt[place:start], foreign(prompt[start:stop], class_="concept", style=f"--tint:{colours[name]}")]
         place = stop
     return join([*parts, prompt[place:]])
+
+
+def cut_line(cut: object) -> Markup | None:
+    """Say which text of a prompt has no token (attribute ``prompt_cut`` of its trace); None if all has.
+
+    >>> print(cut_line("and a cat"))
+    <p class="prompt-note">The model read no token of this part of the prompt: <bdi>and a cat</bdi></p>
+    >>> cut_line("") is None
+    True
+    """
+    texts = [text for text in ([cut] if isinstance(cut, str) else list(cut) if isinstance(cut, Sequence) else []) if text]
+    if not texts:
+        return None
+    return el("p", "The model read no token of this part of the prompt: ", [foreign(str(t)) for t in texts], class_="prompt-note")
 
 
 def _listed(items: Sequence[Markup]) -> Markup:

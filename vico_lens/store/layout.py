@@ -126,13 +126,16 @@ def token_coords(tokens: Sequence[TokenTable]) -> dict[str, tuple[tuple[str, ...
 
 def root_coords(header: Header) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
     """Return the coordinates of the root with their dimensions and attributes."""
-    about_branch = {"long_name": "half of the classifier-free guidance"}
+    about_branch = {"long_name": "branch of the classifier-free guidance"}
     tokens = next(iter(header.coords.values()))[1].shape[-1] if header.coords else 0
     coords: dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] = {
         "step": (("step",), np.asarray(header.steps, dtype=np.int64), {"long_name": "index of the denoising step"}),
         "timestep": (("step",), np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
         "token": (("token",), np.arange(tokens), {"long_name": "place of the token in the text"}),
     }
+    if len(starts := header.attrs.get("chunk_starts", ())) > 1:
+        chunks = np.searchsorted(np.asarray(starts), np.asarray(header.steps, dtype=np.int64), side="right") - 1
+        coords["chunk"] = (("step",), chunks, {"long_name": "part of a long video that the step makes"})
     if len(header.branches) > 1:
         coords["branch"] = (("branch",), np.asarray(header.branches, dtype=object), about_branch)
     else:

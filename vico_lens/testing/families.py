@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def check_family(
     tree = recording.tree
     left_out = _check_coverage(tree, forwards)
     error = check_maps(tree, forwards, tolerance)
-    words = _check_tokens(tree, getattr(pipe, family.tokenizers[0], None), prompt)
+    words = _check_tokens(tree, getattr(pipe, family.tokenizers[0], None), prompt, quoted=bool(family.quoted))
     padding = tree.coords["token_kind"].values == "padding"
     check_axes(pipe, forwards[0])
     check_words(pipe, run, prompt, swaps, words, padding)
@@ -145,12 +146,14 @@ def _check_coverage(tree: xr.DataTree, forwards: list[Witnessed]) -> dict[str, s
     return left_out
 
 
-def _check_tokens(tree: xr.DataTree, tokenizer: Any, prompt: str) -> list[str]:
-    """Text tokens must be the tokenizer's pieces of the prompt, in order, and spell it."""
+def _check_tokens(tree: xr.DataTree, tokenizer: Any, prompt: str, *, quoted: bool) -> list[str]:
+    """Text tokens must be the tokenizer's pieces of the prompt, in order, and spell it; then bytes of what is quoted."""
     texts, kinds, words = ([str(value) for value in tree.coords[name].values] for name in ("token_text", "token_kind", "word"))
     pieces = [text for text, kind in zip(texts, kinds, strict=True) if kind == "text"]
     if tokenizer is not None:
         expected = [_bare(piece) for piece in tokenizer.tokenize(prompt)]
+        if quoted:
+            expected += [letter for text in dict.fromkeys(re.findall(r'"(.*?)"', prompt)) for letter in text]
         got = [_bare(piece) for piece in pieces]
         assert got == expected, f"text tokens should be {expected}, the trace has {got}"
     assert all(kind == "text" or not word for kind, word in zip(kinds, words, strict=True)), "a token that is not text has a word"

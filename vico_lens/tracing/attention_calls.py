@@ -1,4 +1,4 @@
-"""Turn what an interception sees into attention calls with a step, a guidance half and a prompt."""
+"""Turn what an interception sees into attention calls with a step, a guidance branch and a prompt."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
+from vico_lens.tracing.branches import BranchReader, EncodedTexts, Label, Passes
 from vico_lens.tracing.families import Family, Forward, Rule, denoisers, family_of, rule_for
 from vico_lens.tracing.families.base import Grid, LeftOut, Unfolded
 from vico_lens.tracing.families.forwards import forward_of
 from vico_lens.tracing.families.reader import read
 from vico_lens.tracing.interception import Attended, Interception
-from vico_lens.tracing.running_call import RunningCall, running_call
+from vico_lens.tracing.running_call import Pipeline, RunningCall, running_call
 from vico_lens.tracing.sites import SiteBook
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch
 
-__all__ = ["Label", "Moment", "Watch"]
-
-Label = tuple[Branch, int]
-"""Guidance half and prompt row."""
+__all__ = ["Label", "Pass", "Watch"]
 
 
 @dataclass(slots=True)
-class Moment:
+class Pass:
     """One forward of a denoiser within a run.
 
     Attributes
@@ -41,7 +39,11 @@ class Moment:
     timestep : float
         The timestep of that step.
     labels : tuple of Label or None
-        What each row of the batch is; None for a row that is neither half (perturbed-attention guidance).
+        What each row of the batch is; None for a row that is neither branch (perturbed-attention guidance).
+    reason : str
+        How the labels are known, see `vico_lens.tracing.branches.Labels`.
+    turn : int
+        Forwards of this step before it.
     record : bool
         Whether the listener wants its calls.
     """
@@ -52,6 +54,8 @@ class Moment:
     step: int
     timestep: float
     labels: tuple[Label | None, ...]
+    reason: str = "given"
+    turn: int = 0
     record: bool = True
 
 
@@ -66,35 +70,40 @@ class Watch:
     emit : callable
         Takes each attention call.
     branches : sequence of str
-        Guidance halves to hand on.
+        Guidance branches to hand on.
     wanted : callable or None
         Which sites to hand on; None for all.
     begin, end : callable or None
         Told when a denoiser forward begins (it may set ``moment.record``) and ends (with whether it failed).
     rows, step, timestep, grid, forward
         Take the place of what would be read from the running pipeline call and from the denoiser's arguments.
+    passes, texts
+        How the branches of a loop of one's own follow each other, and what text was encoded; see `BranchReader`.
     """
 
-    pipe: Any
+    pipe: Pipeline
     emit: Callable[[AttentionCall], None]
     branches: Sequence[Branch] = ("cond",)
     wanted: Callable[[AttentionSite], bool] | None = None
-    begin: Callable[[Moment], None] | None = None
-    end: Callable[[Moment, bool], None] | None = None
+    begin: Callable[[Pass], None] | None = None
+    end: Callable[[Pass, bool], None] | None = None
     rows: Sequence[Label] | None = None
     step: int | None = None
     timestep: float | None = None
     grid: Grid | None = None
     forward: Forward | None = None
+    passes: Passes | None = None
+    texts: EncodedTexts | None = None
     family: Family = field(init=False)
     roots: dict[str, nn.Module] = field(init=False)
     book: SiteBook = field(init=False, default_factory=SiteBook)
     interception: Interception | None = field(init=False, default=None)
-    moment: Moment | None = field(init=False, default=None)
+    current: Pass | None = field(init=False, default=None)
     forwards: int = field(init=False, default=0)
     _known: dict[str, Rule | None] = field(init=False, default_factory=dict)
     _rules: dict[str, Rule] = field(init=False, default_factory=dict)
-    _pass: int = field(init=False, default=0)
+    _turn: int = field(init=False, default=0)
+    _branches: BranchReader = field(init=False)
     _place: tuple[int, float, str] | None = field(init=False, default=None)
     _counted: int = field(init=False, default=-1)
     _reported: set[str] = field(init=False, default_factory=set)
@@ -104,24 +113,31 @@ class Watch:
     def __post_init__(self) -> None:
         self.family = family_of(self.pipe)
         self.roots = denoisers(self.pipe, self.family)
+        self._branches = BranchReader(self.family, self.rows, self.passes, self.texts)
 
     def enter(self, denoiser: str, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note where in the run this forward stands."""
         forward = self.forward or forward_of(self.family, root, args, kwargs, self.grid)
-        call = running_call(self.pipe)
+        call = running_call(self.pipe, root)
+        if call is not None and call.pipe is not self.pipe:
+            raise TracingError(
+                f"expected {type(self.pipe).__name__} to be called inside the trace, got a call of another pipeline, "
+                f"{type(call.pipe).__name__}, which shares its denoiser: open a vl.trace for that pipeline object."
+            )
         timestep = self._timestep(forward, call)
         step = self._step(call, timestep)
         place = (step, timestep, denoiser)
-        self._pass = self._pass + 1 if place == self._place else 0
+        self._turn = self._turn + 1 if place == self._place else 0
         self._place = place
         self._reported = set()
-        self.moment = Moment(denoiser, forward, call, step, timestep, self._labels(forward, call))
+        labels = self._branches.labels(forward, call, self._turn)
+        self.current = Pass(denoiser, forward, call, step, timestep, labels.rows, labels.reason, self._turn)
         if self.begin is not None:
-            self.begin(self.moment)
+            self.begin(self.current)
 
     def attended(self, run: Attended) -> None:
         """Hand on the calls of one attention module."""
-        moment = self.moment
+        moment = self.current
         assert moment is not None
         path = f"{next(iter(self.roots))}.{run.module}"  # experts of one pipeline share their sites
         self._reported.add(run.module)
@@ -142,7 +158,7 @@ class Watch:
         except LeftOut as reason:
             self.book.left_out[path] = str(reason)
 
-    def _hand_on(self, path: str, rule: Rule, parts: Iterator[Unfolded], moment: Moment) -> None:
+    def _hand_on(self, path: str, rule: Rule, parts: Iterator[Unfolded], moment: Pass) -> None:
         assert rule.kind is not None
         labels = moment.labels
         for part in parts:
@@ -170,7 +186,7 @@ class Watch:
 
     def leave(self, denoiser: str, *, failed: bool) -> None:
         """Check that every attention site that ran was seen, and close the forward."""
-        moment = self.moment
+        moment = self.current
         assert moment is not None
         if not failed:
             self._check(denoiser)
@@ -200,7 +216,7 @@ class Watch:
         for path in ran - self._sites.keys():
             self._sites[path] = self._is_site(path)
         silent = sorted(path for path in ran - self._reported if self._sites[path])
-        if self._pass == 0:  # further passes of a step may skip layers on purpose: a guidance of its own
+        if self._turn == 0:  # further passes of a step may skip layers on purpose: a guidance of its own
             first = self._first.setdefault(denoiser, set(self._reported))
             silent += sorted(path for path in first - ran if self._is_site(path))
         if silent or not self.book.sites:
@@ -233,38 +249,3 @@ class Watch:
         if self._place is None or self._place[1] != timestep:  # a loop without an index: a new timestep is a new step
             self._counted += 1
         return self._counted
-
-    def _labels(self, forward: Forward, call: RunningCall | None) -> tuple[Label | None, ...]:
-        batch = forward.batch
-        if self.rows is not None:
-            if len(self.rows) != batch:
-                raise TracingError(f"expected rows= to label {batch} rows of the denoiser's batch, got {len(self.rows)}.")
-            return tuple(self.rows)
-        if call is None:  # outside of a pipeline call nothing says which half a row is
-            return tuple(("cond", row) for row in range(batch))
-        base = call.rows or batch
-        halves: tuple[Branch | None, ...]
-        if batch == base:
-            halves = (self._half_of_pass(forward, call),)
-        elif batch == 2 * base:
-            halves = ("uncond", "cond")
-        elif batch == 3 * base:
-            halves = self.family.thirds
-        else:
-            raise TracingError(
-                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of this call, got {batch} rows: "
-                "this kind of "
-                "guidance is not known. Pass rows= to observe, or trace without it."
-            )
-        return tuple(None if half is None else (half, row) for half in halves for row in range(base))
-
-    def _half_of_pass(self, forward: Forward, call: RunningCall) -> Branch:
-        """Which half a pass of its own is: told by the very tensor that it was given, or by its turn."""
-        states = forward.inputs.get(self.family.states[0])
-        for name, value in call.locals.items():
-            if value is states and isinstance(value, Tensor):
-                if "negative" in name or "uncond" in name:
-                    return "uncond"
-                if "prompt_embeds" in name:
-                    return "cond"
-        return "cond" if self._pass == 0 else "uncond"

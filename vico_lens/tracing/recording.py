@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from vico_lens.errors import InputError, TracingError
 from vico_lens.store.writer import TraceWriter
+from vico_lens.tracing.branches import Passes
 from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.running_call import Pipeline
 from vico_lens.tracing.tracer import Tracer
 from vico_lens.tracing.video import kept_frames, to_rgb
 
@@ -71,12 +73,42 @@ class Recording:
             self._undo.__exit__(kind, error, traceback)  # a trace that saw nothing raises here
             if kind is None and self._video is not None:
                 self._writer.keep_video(self._video)
-            complete = kind is None
+            complete = kind is None and self._tracer.complete
         finally:
             if self._tracer.started:
                 self._tree = self._writer.close(complete=complete)
             else:
                 self._writer.discard()
+
+    @contextmanager
+    def step(self, index: int, timestep: float) -> Iterator[None]:
+        """Say which denoising step the denoiser's forwards inside the ``with`` belong to, in a loop of one's own.
+
+        Only needed where timesteps do not tell: a loop that comes back to one, or evaluates the denoiser more than once.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from vico_lens.testing import tiny_pipeline
+        >>> pipe = tiny_pipeline("wan21-t2v").pipe
+        >>> latents = torch.zeros(1, 16, 3, 4, 6)
+        >>> with trace(pipe, passes=("cond", "uncond"), capture=Capture(kinds="cross")) as run, torch.no_grad():
+        ...     prompt, negative = pipe.encode_prompt("a red circle", "still", max_sequence_length=24, device="cpu")
+        ...     for index, timestep in enumerate((900.0, 500.0)):
+        ...         with run.step(index, timestep):
+        ...             for text in (prompt, negative):
+        ...                 _ = pipe.transformer(latents, torch.tensor([timestep]), text)
+        >>> run.tree.step.values.tolist(), run.tree.attrs["prompt"]
+        ([0, 1], 'a red circle')
+        """
+        with self._tracer.step(index, timestep):
+            yield
+
+    def __repr__(self) -> str:
+        steps = self._tracer.steps
+        state = "ended" if self._tree is not None else "open" if self._entered else "not entered"
+        recorded = f"{steps.finished} steps and {len(self._tracer.watch.book.recorded)} sites recorded"
+        return f"Recording({type(self._pipe).__name__}, {state}, {recorded}, to={str(self._writer.path or 'memory')!r})"
 
     @property
     def tree(self) -> xr.DataTree:
@@ -114,10 +146,11 @@ class Recording:
 
 
 def trace(
-    pipe: Any,
+    pipe: Pipeline,
     to: str | PathLike[str] | None = None,
     capture: Capture | None = None,
     *,
+    passes: Passes | None = None,
     metadata: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> Recording:
@@ -125,12 +158,16 @@ def trace(
 
     Parameters
     ----------
-    pipe : diffusers pipeline
-        The pipeline that will be called.
+    pipe : Pipeline
+        The diffusers pipeline that will be called.
     to : path or None
         Zarr store to write while sampling (a folder, or a ``.zip``). None keeps the trace in memory.
     capture : Capture or None
-        What to record; None for everything, conditional half.
+        What to record; None for everything, conditional branch.
+    passes : sequence or None
+        For a loop of one's own: the branch of each denoiser forward of a step, in order, ``("cond", "uncond")``; both in one batch
+        are ``[("uncond", "cond")]``. Not needed for a call of the pipeline, nor where ``pipe.encode_prompt`` is called inside the
+        ``with``: the text that reaches the denoiser is recognised.
     metadata : mapping or None
         More provenance. ``prompt`` here names the tokens when the pipeline is called with embeddings.
     overwrite : bool
@@ -162,7 +199,7 @@ def trace(
     capture = capture or Capture()
     writer = TraceWriter(to, form=capture.store, dtype=capture.dtype, overwrite=overwrite)
     try:
-        tracer = Tracer(pipe, capture, writer, metadata)
+        tracer = Tracer(pipe, capture, writer, metadata, passes)
     except BaseException:
         writer.discard()
         raise

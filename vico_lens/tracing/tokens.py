@@ -2,13 +2,13 @@
 
 The ids are those that the text encoder was really given, if it ran while watched; otherwise the prompt is tokenized again. A
 template around the prompt (video language models are told what to do first) is cropped by the pipeline before the denoiser, and
-the rest of it is special, not text. Character spans come from the tokenizer's own offsets where it has them and the prompt
-reached it unchanged, and from matching the pieces to the prompt from left to right where a pipeline cleaned it first.
+the rest of it is special, not text. Where each token stands in the prompt is found by `vico_lens.tracing.spans`.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -17,17 +17,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from vico_lens.tracing.families import Family, family_of
+from vico_lens.tracing.rewriting import glyphs_of, rewrites_of
 from vico_lens.tracing.running_call import RunningCall
-from vico_lens.vocabulary.phrases import lowered, words_of
+from vico_lens.tracing.spans import matched_spans, spans_of
+from vico_lens.vocabulary.alignment import Rewritten, uncovered
+from vico_lens.vocabulary.phrases import words_of
 from vico_lens.vocabulary.schema import TokenKind, TokenTable
 
-__all__ = ["SeenIds", "seen_ids", "table_of", "token_tables"]
+__all__ = ["SeenIds", "cut_texts", "seen_ids", "table_of", "token_tables", "warn_of_cut"]
 
 SeenIds = dict[str, list[list[int]]]
 """Token ids by tokenizer name, one list a row, in the order in which they were encoded."""
 
 _ENCODER_OF = {"tokenizer": "text_encoder"} | {f"tokenizer_{n}": f"text_encoder_{n}" for n in (2, 3)}
-_MARKS = ("</w>", "▁", "Ġ", "Ċ", "##")
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def token_tables(
     if not texts:
         return [_blank(sum(length or 0 for length in lengths))] * rows
     tables = [
-        _joined([_of_state(pipe, family, state, text, index, length, seen or {}) for state, length in enumerate(lengths)])
+        _joined([_of_state(pipe, call, state, text, index, length, seen or {}) for state, length in enumerate(lengths)])
         for index, text in enumerate(texts)
     ]
     longest = max(len(table) for table in tables)
@@ -101,17 +103,30 @@ def _first_text(family: Family) -> int:
     return next((state for state, name in enumerate(family.tokenizers) if name), 0)
 
 
-def _of_state(pipe: Any, family: Family, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:
+def _of_state(pipe: Any, call: RunningCall, state: int, prompt: str, index: int, tokens: int | None, seen: SeenIds) -> TokenTable:
     """Tokens of one of the text states that a denoiser is given."""
+    family = family_of(pipe)
     name = family.tokenizers[state] if state < len(family.tokenizers) else ""
     tokenizer = getattr(pipe, name, None) if name else None
     if tokenizer is None:
         return _blank(tokens or 0, "special" if not name else "text")
+    texts = rewrites_of(pipe, tokenizer, prompt, call)
+    if name in family.quoted:
+        glyphs = glyphs_of(prompt)
+        if glyphs is None:  # the encoder is not asked, and its slots stay empty
+            return _blank(tokens or 0, "padding")
+        texts = [glyphs]
     rows = [row for row in seen.get(name, []) if tokens is None or len(row) >= tokens]
     # positive prompts are encoded first, in order; a pipeline that does otherwise is found out by the ids of the prompt
-    rows = rows[index : index + 1] + rows
-    ids = next((row for row in rows if _offsets(tokenizer, prompt, row) is not None), rows[0] if rows else None)
-    return table_of(tokenizer, prompt, _cropped(tokenizer, family, ids or _tokenized(tokenizer, prompt, tokens), tokens), tokens)
+    rows = [] if name in family.quoted else rows[index : index + 1] + rows
+    ids = next((row for row in rows if _is_of(tokenizer, texts, row)), rows[0] if rows else None)
+    ids = _cropped(tokenizer, family, ids or _tokenized(tokenizer, texts[0].text, tokens), tokens)
+    return table_of(tokenizer, prompt, ids, tokens, texts=texts)
+
+
+def _is_of(tokenizer: Any, texts: Sequence[Rewritten], ids: list[int]) -> bool:
+    fill = _padding(tokenizer, ids)
+    return any(matched_spans(tokenizer, text, ids, fill) is not None for text in texts)
 
 
 def _cropped(tokenizer: Any, family: Family, ids: list[int], tokens: int | None) -> list[int]:
@@ -132,7 +147,9 @@ def _tokenized(tokenizer: Any, prompt: str, tokens: int | None) -> list[int]:
     return list(tokenizer(prompt, padding="max_length", max_length=length, truncation=True)["input_ids"])
 
 
-def table_of(tokenizer: Any, prompt: str, ids: Sequence[int], length: int | None = None) -> TokenTable:
+def table_of(
+    tokenizer: Any, prompt: str, ids: Sequence[int], length: int | None = None, *, texts: Sequence[Rewritten] = ()
+) -> TokenTable:
     """Describe token ids of a prompt.
 
     Parameters
@@ -145,6 +162,8 @@ def table_of(tokenizer: Any, prompt: str, ids: Sequence[int], length: int | None
         With special tokens, padding, and what is left of a template.
     length : int or None
         Pad the table to this many tokens.
+    texts : sequence of Rewritten
+        What the tokenizer may have been given in place of the prompt, the likeliest first (`vico_lens.tracing.rewriting`).
 
     Returns
     -------
@@ -153,9 +172,8 @@ def table_of(tokenizer: Any, prompt: str, ids: Sequence[int], length: int | None
     """
     ids = list(ids)
     padding = _padding(tokenizer, ids)
-    special = set(tokenizer.all_special_ids)
     pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
-    spans = _offsets(tokenizer, prompt, ids) or _matched(prompt, pieces, [i in special for i in ids])
+    spans = spans_of(tokenizer, texts or [Rewritten.same(prompt)], ids, padding)
     words = words_of(prompt)
     kinds: list[TokenKind] = [
         "padding" if pad else "special" if span is None else "text" for pad, span in zip(padding, spans, strict=True)
@@ -172,67 +190,40 @@ def table_of(tokenizer: Any, prompt: str, ids: Sequence[int], length: int | None
     return _padded(table, length or 0)
 
 
+def cut_texts(prompts: Sequence[str], tables: Sequence[TokenTable]) -> list[str]:
+    """Text of each prompt that has no token: it was cut off, or is not found in what the encoder was given. Empty for none.
+
+    Several stretches are joined by an ellipsis. Punctuation does not count.
+    """
+    each = len(tables) // max(1, len(prompts)) or 1
+    pairs = zip(prompts, tables[::each], strict=False)
+    return [" … ".join(uncovered(prompt, list(zip(table.start, table.stop, strict=True)))) for prompt, table in pairs]
+
+
+def warn_of_cut(pipe: Any, prompts: Sequence[str], tables: Sequence[TokenTable]) -> list[str]:
+    """Warn by name of text that has no token; return `cut_texts`, empty strings where no token is known."""
+    cut = cut_texts(prompts, tables) if any(i >= 0 for table in tables for i in table.id) else [""] * len(prompts)
+    for text in filter(None, cut):
+        warnings.warn(
+            f"a part of the prompt has no token in what {type(pipe).__name__} gives its denoiser: {text!r}. It was cut off, or "
+            "changed beyond recognition. It cannot be traced, balanced or named as a concept. Shorten the prompt, or give the "
+            "pipeline a larger max_sequence_length if it has one.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return cut
+
+
 def _padding(tokenizer: Any, ids: list[int]) -> list[bool]:
-    """Which ids are fill. Where the end token is also the fill (CLIP), the first one behind the text still ends it."""
+    """Which ids are fill, at an end. Where the end token is also the fill (CLIP), the first one behind the text still ends it."""
     pad = getattr(tokenizer, "pad_token_id", None)
     if pad is None:
         return [False] * len(ids)
-    flags = [i == pad for i in ids]
-    ends = {getattr(tokenizer, "eos_token_id", None), getattr(tokenizer, "sep_token_id", None)}
-    if pad in ends and True in flags:
-        tail = len(flags)
-        while tail and flags[tail - 1]:
-            tail -= 1
-        flags = [index > tail for index in range(len(flags))]
-    return flags
-
-
-def _offsets(tokenizer: Any, prompt: str, ids: list[int]) -> list[tuple[int, int] | None] | None:
-    """Character spans by the tokenizer's own account, or None if it has none or was given another text than the prompt."""
-    if not getattr(tokenizer, "is_fast", False):
-        return None
-    own = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
-    pieces, offsets = list(own["input_ids"]), [tuple(span) for span in own["offset_mapping"]]
-    # a template may merge with the prompt's first piece, and truncation may cut its last ones
-    for skip in (0, 1):
-        body, marks = pieces[skip:], offsets[skip:]
-        for start in range(len(ids)):
-            kept = min(len(body), len(ids) - start)
-            while kept and kept > len(body) - 3 and ids[start : start + kept] != body[:kept]:
-                kept -= 1  # an end token takes the place of the last piece of a truncated prompt
-            whole = kept == len(body) or start + kept >= len(ids) - 1
-            if kept > 0 and whole and ids[start : start + kept] == body[:kept]:
-                spans: list[tuple[int, int] | None] = [None] * len(ids)
-                spans[start : start + kept] = [_trimmed(prompt, a, b) for a, b in marks[:kept]]
-                if skip and start:
-                    spans[start - 1] = _trimmed(prompt, *offsets[0])
-                return spans
-    return None
-
-
-def _trimmed(prompt: str, start: int, stop: int) -> tuple[int, int]:
-    while start < stop and prompt[start].isspace():
-        start += 1
-    return start, stop
-
-
-def _matched(prompt: str, pieces: list[str], special: list[bool]) -> list[tuple[int, int] | None]:
-    """Character spans found by looking for each piece in the prompt, from where the last one ended."""
-    (lower, places), cursor = lowered(prompt), 0
-    spans: list[tuple[int, int] | None] = []
-    for piece, skip in zip(pieces, special, strict=True):
-        for mark in _MARKS:
-            piece = piece.replace(mark, "")
-        text = piece.lower()
-        while cursor < len(lower) and lower[cursor].isspace():
-            cursor += 1
-        at = -1 if skip or not text else lower.find(text, cursor)
-        if at < 0 or not (at == cursor or lower[cursor:at].strip(" \t\n.,;:!?\"'()-") == ""):
-            spans.append(None)
-            continue
-        cursor = at + len(text)
-        spans.append((places[at], places[cursor - 1] + 1))
-    return spans
+    head = next((index for index, i in enumerate(ids) if i != pad), len(ids))
+    tail = len(ids) - next((index for index, i in enumerate(reversed(ids)) if i != pad), len(ids))
+    if pad in {getattr(tokenizer, "eos_token_id", None), getattr(tokenizer, "sep_token_id", None)}:
+        tail += 1
+    return [index < head or index >= tail for index in range(len(ids))]
 
 
 def _word(prompt: str, words: list[tuple[int, int]], span: tuple[int, int]) -> str:

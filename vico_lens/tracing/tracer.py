@@ -2,7 +2,7 @@
 
 The pipeline is called by its user, untouched. A tracer lives in a ``with``; it learns prompt, seed, step and guidance from the
 running call, and everything else from the denoiser's arguments. Where it cannot know, it raises: a silently empty trace, or one
-with halves or axes mixed up, is worse than none.
+with branches or axes mixed up, is worse than none.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import FrameType
-from typing import Any
 
 from torch import Tensor
 
 from vico_lens.errors import TracingError
-from vico_lens.tracing.attention_calls import Label, Moment, Watch
+from vico_lens.tracing.attention_calls import Pass, Watch
+from vico_lens.tracing.branches import EncodedTexts, Label, Passes
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import check_budget
 from vico_lens.tracing.families.base import Grid
 from vico_lens.tracing.interception import intercept
 from vico_lens.tracing.provenance import provenance
-from vico_lens.tracing.running_call import RunningCall, running_call
-from vico_lens.tracing.tokens import SeenIds, seen_ids, token_tables
+from vico_lens.tracing.running_call import Pipeline, RunningCall, running_call
+from vico_lens.tracing.steps import StepBook
+from vico_lens.tracing.tokens import SeenIds, seen_ids, token_tables, warn_of_cut
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch, Kind, Sink
 
 __all__ = ["RunningCall", "Tracer", "observe", "running_call"]
 
-_MANY = 10_000
-
 
 @contextmanager
 def observe(
-    pipe: Any,
+    pipe: Pipeline,
     *,
     branches: Sequence[Branch] = ("cond",),
     kinds: Collection[Kind] | None = None,
@@ -54,13 +53,13 @@ def observe(
     pipe : object
         The pipeline.
     branches : sequence of str
-        Guidance halves to hand out.
+        Guidance branches to hand out.
     kinds : collection of str or None
         Kinds of attention; None for all.
     layers : callable or None
         Takes a site and says whether to hand it out.
     rows : sequence of (str, int) or None
-        Guidance half and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all conditional
+        Guidance branch and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all conditional
         if there is none.
     step, timestep : int, float or None
         Take the place of those of the running call.
@@ -94,7 +93,7 @@ class Tracer:
 
     Parameters
     ----------
-    pipe : object
+    pipe : Pipeline
         The pipeline.
     capture : Capture
         What to record.
@@ -102,43 +101,69 @@ class Tracer:
         Takes the calls.
     metadata : mapping or None
         Provenance of the caller's own; ``prompt`` here is used if the pipeline is called with embeddings.
+    passes : sequence or None
+        Branches of the forwards of a step, for a loop of one's own whose text is not recognised.
     """
 
-    def __init__(self, pipe: Any, capture: Capture, sink: Sink, metadata: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Pipeline,
+        capture: Capture,
+        sink: Sink,
+        metadata: Mapping[str, object] | None = None,
+        passes: Passes | None = None,
+    ) -> None:
         self.capture = capture
         self.metadata = dict(metadata or {})
-        self.watch = Watch(pipe, self._emit, capture.branches, capture.wants, self._begin, self._end)
+        self.texts = EncodedTexts()
+        self.watch = Watch(
+            pipe, self._emit, capture.branches, capture.wants, self._begin, self._end, passes=passes, texts=self.texts
+        )
         self.started = False
         self.experts: dict[str, list[int]] = {}
+        self.steps = StepBook(capture)
         self._pipe = pipe
         self._sink = sink
         self._seen: SeenIds = {}
         self._undo = ExitStack()
         self._frame: FrameType | None = None
-        self._chosen: set[int] | None = None
-        self._step: int | None = None
-        self._offset = 0
+        self._timesteps: set[float] = set()
         self._broken = False
-        self._halves: set[Branch] = set()
-        self._given: set[Branch] = set()
 
     def __enter__(self) -> Tracer:
         with ExitStack() as undo:
             self._seen = undo.enter_context(seen_ids(self._pipe))
+            undo.enter_context(self.texts.heard(self._pipe))
             self.watch.interception = undo.enter_context(intercept(self.watch.roots, self.watch))
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        self._frame = self.watch.moment = None  # both hold the latents of the call
+        self._frame = self.watch.current = None  # both hold the latents of the call
         self._undo.close()
         if self.started:
-            self._finish(failed=kind is not None and (self._broken or not self._given.issuperset(self.capture.branches)))
+            self._finish(failed=kind is not None and (self._broken or not self.steps.computed(self.capture.branches)))
             self._sink.annotate(self.late())
             if kind is None:
-                self._check_halves()
+                self._check_branches()
         elif kind is None:
             self._refuse()
+
+    @contextmanager
+    def step(self, index: int, timestep: float) -> Iterator[None]:
+        """Say which step the forwards inside the ``with`` are, in a loop of one's own."""
+        before = self.watch.step, self.watch.timestep
+        self.watch.step, self.watch.timestep = index, float(timestep)
+        try:
+            yield
+        finally:
+            self.watch.step, self.watch.timestep = before
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step that was asked for is there, without holes."""
+        steps = self.steps
+        return not steps.missing() and (steps.planned is None or steps.finished >= steps.planned)
 
     def late(self) -> dict[str, object]:
         """Return the provenance that is known only after the run."""
@@ -146,49 +171,54 @@ class Tracer:
         attrs: dict[str, object] = {"coverage": self.coverage(), "forced": list(forced)}
         if len(self.experts) > 1:
             attrs["experts"] = self.experts
+        if missing := self.steps.missing():
+            attrs["missing"] = missing
         return attrs
 
     def coverage(self) -> dict[str, object]:
         """Say which attention sites were recorded, and why the others were not."""
         return self.watch.book.coverage(self.watch.unrun())
 
-    def _begin(self, moment: Moment) -> None:
-        call = moment.call
-        if call is not None:
-            if self._frame is not None and call.frame is not self._frame:
-                raise TracingError(
-                    "expected one call of the pipeline in a trace, got a second one: open another vl.trace for it."
-                )
-            self._frame = call.frame
-        step = moment.step + self._offset
-        if self._step is not None and step < self._step:  # a pipeline that goes through its timesteps again, chunk by chunk
-            self._offset = self._step + 1
-            step = moment.step + self._offset
-        moment.step = step
-        if step != self._step:
-            if self._step is not None:
-                self._check_halves()
-            self._finish()
-            self._step = step
-            self._given.clear()
+    def _begin(self, current: Pass) -> None:
+        call = current.call
+        self._check_caller(current)
+        restart, restarts = (0, 1) if call is None else call.restart
+        if restart < restarts - 1:  # its result is thrown away but for low frequencies
+            current.record = False
+            return
+        before, chunks = self.steps.current, len(self.steps.starts)
+        step = self.steps.enter(current.step, None if call is None else call.timesteps, type(self._pipe).__name__)
+        current.step = step
+        if step != before and before is not None:
+            self._check_branches()
+            self._finish(before)
         if not self.started:
-            check_budget(self._pipe, moment, self.capture)
-            self._start(moment)
-        moment.record = (self._chosen is None or step in self._chosen) and (call is None or call.first_order)
-        if call is not None and call.first_order:
-            moment.labels = self._once(moment.labels)
-        self._given.update(label[0] for label in moment.labels if label is not None)
-        self._halves |= self._given
-        if step not in self.experts.setdefault(moment.denoiser, []):
-            self.experts[moment.denoiser].append(step)
+            check_budget(self._pipe, current, self.capture)
+            self._start(current)
+        elif len(self.steps.starts) > chunks:
+            self._sink.annotate({"chunk_starts": self.steps.starts, "steps_planned": self.steps.planned})
+        current.record = self.steps.wanted and (call is None or call.first_order)
+        if call is None or call.first_order:
+            current.labels = self.steps.once(current.labels, current.turn, current.reason)
+        if step not in self.experts.setdefault(current.denoiser, []):
+            self.experts[current.denoiser].append(step)
         self._broken = True
 
-    def _once(self, labels: tuple[Label | None, ...]) -> tuple[Label | None, ...]:
-        """Give each half once a step: a further pass (skipped layers, isolated modalities) must not take its place."""
-        new = {label[0] for label in labels if label is not None} - self._given
-        return tuple(label if label is not None and label[0] in new else None for label in labels)
+    def _check_caller(self, current: Pass) -> None:
+        """Refuse a second run inside one trace: its steps would be appended to those of the first."""
+        frame = None if current.call is None else current.call.frame
+        again = frame is not self._frame
+        if frame is None and self.watch.step is None and self.steps.current != current.step:
+            again |= current.timestep in self._timesteps  # a loop that starts over
+        if self.watch.forwards and again:
+            raise TracingError(
+                "expected one call of the pipeline, or one loop, in a trace, got a second one: open another vl.trace for it. If "
+                "your own loop comes back to a timestep, mark its steps with run.step(index, timestep)."
+            )
+        self._frame = frame
+        self._timesteps.add(current.timestep)
 
-    def _end(self, moment: Moment, failed: bool) -> None:
+    def _end(self, current: Pass, failed: bool) -> None:
         self._broken = failed
         if not failed and self.watch.forwards == 1:
             self._check_selection()
@@ -203,35 +233,34 @@ class Tracer:
                 f"site of {type(self._pipe).__name__}, got none: it has {groups}, in modules such as {next(iter(sites)).module}."
             )
 
-    def _start(self, moment: Moment) -> None:
-        call = moment.call
+    def _start(self, current: Pass) -> None:
+        call = current.call
         timesteps = None if call is None else call.timesteps
-        steps = None
-        if timesteps is not None:
-            steps = self.capture.chosen_steps(len(timesteps))
-            self._chosen = set(steps) if self.capture.steps is not None else None
-        elif self.capture.steps is not None:
-            self._chosen = self._chosen_of_unknown()
-        if call is None:
+        steps = None if timesteps is None else self.steps.steps_of_first_chunk(len(timesteps))
+        if call is None and current.reason == "assumed":
             warnings.warn(
-                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call: every row of its batch "
-                "is taken for conditional, and neither prompt nor seed is known. Call the pipeline, or use "
-                "vico_lens.tracing.tracer.observe with rows=.",
+                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that encode_prompt "
+                "did not return inside the trace: every row of its batch is taken for conditional, and neither prompt nor seed is "
+                "known. Encode the prompts inside the trace, or say what the forwards of a step are with vl.trace(pipe, passes=...).",
                 UserWarning,
                 stacklevel=2,
             )
-        prompts = (call.rows if call is not None else None) or len({label[1] for label in moment.labels if label is not None})
+        prompts = (call.rows if call is not None else None) or len({label[1] for label in current.labels if label is not None})
         asked = self.metadata.get("prompt")
-        given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else None
+        given = [asked] if isinstance(asked, str) else asked if isinstance(asked, list) else self.texts.prompts
         tables = token_tables(
             self._pipe,
             call or RunningCall({"latents": None}),
-            self._texts(moment) if moment.forward.text else None,
+            self._text_tokens(current) if current.forward.text else None,
             seen=self._seen,
             prompts=given,
         )
+        known: dict[str, object] = {} if given is None else {"prompt": given[0] if len(given) == 1 else given}
+        texts = (call.prompts if call is not None else None) or given or []
+        if cut := warn_of_cut(self._pipe, texts, tables):
+            known["prompt_cut"] = cut[0] if len(cut) == 1 else cut
         self._sink.start(
-            provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
+            known | provenance(self._pipe, self.watch, call, self.capture) | self.metadata,
             tables if len(set(tables)) > 1 else tables[:1],
             prompts=prompts,
             branches=self.capture.branches,
@@ -240,27 +269,18 @@ class Tracer:
         )
         self.started = True
 
-    def _chosen_of_unknown(self) -> set[int]:
-        """Steps to record of a run that does not say how many it has: those that count from its start."""
-        asked = self.capture.steps
-        ends = (
-            (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
-        )
-        if any(end is not None and end < 0 for end in ends or ()):
-            raise TracingError(
-                f"expected steps that count from the start, for {type(self._pipe).__name__} does not say how many it will "
-                f"take, got {asked!r}."
-            )
-        return set(self.capture.chosen_steps(_MANY))
-
-    def _texts(self, moment: Moment) -> tuple[int, ...]:
-        """Text tokens of each state; of the longer half if the unconditional one is recorded, which may be longer."""
-        texts, call = moment.forward.texts, moment.call
-        if "uncond" not in self.capture.branches or len(texts) > 1 or call is None:
+    def _text_tokens(self, current: Pass) -> tuple[int, ...]:
+        """Text tokens of each state; of the longer branch if the unconditional one is recorded, which may be longer."""
+        texts, call = current.forward.texts, current.call
+        if "uncond" not in self.capture.branches or len(texts) > 1:
             return texts
-        states = moment.forward.inputs.get(self.watch.family.states[0])
-        others = [x for name, x in call.locals.items() if "negative" in name and isinstance(x, Tensor) and x.ndim == 3]
-        return (max([texts[0]] + [x.shape[1] for x in others if isinstance(states, Tensor) and x.shape[-1] == states.shape[-1]]),)
+        states = current.forward.inputs.get(self.watch.family.states[0])
+        others = [entry.states for entry in self.texts.entries if entry.negative]
+        others += [x for name, x in (call.locals if call is not None else {}).items() if "negative" in name]
+        lengths = [x.shape[1] for x in others if isinstance(x, Tensor) and x.ndim == 3]
+        if not isinstance(states, Tensor):
+            return texts
+        return (max([texts[0], *lengths]),)
 
     def _emit(self, call: AttentionCall) -> None:
         heads = self.capture.chosen_heads(call.site)
@@ -272,18 +292,21 @@ class Tracer:
             if call.bias is not None and call.bias.shape[0] > 1:
                 call.bias = call.bias[heads]
         self._sink.write(call)
+        self.steps.record(call.site, call.branch, call.prompt)
 
-    def _finish(self, failed: bool = False) -> None:
-        if self._step is not None and not failed and (self._chosen is None or self._step in self._chosen):
-            self._sink.finish_step(self._step)
+    def _finish(self, step: int | None = None, failed: bool = False) -> None:
+        step = self.steps.current if step is None else step
+        if step is not None and not failed and self.steps.recorded(step):
+            self._sink.finish_step(step)
 
-    def _check_halves(self) -> None:
-        """Refuse a half of guidance that the pipeline does not compute, before a trace is made with a hole in its place."""
-        missing = [branch for branch in self.capture.branches if branch not in self._halves]
+    def _check_branches(self) -> None:
+        """Refuse a branch that the pipeline does not compute, before a trace is made with a hole in its place."""
+        missing = [branch for branch in self.capture.branches if branch not in self.steps.branches]
         if missing:
             raise TracingError(
-                f"expected the guidance halves {' and '.join(self.capture.branches)} of Capture(branch={self.capture.branch!r}), "
-                f"but the pipeline computes no {missing[0]} half: guidance is off, or an input of this model."
+                f"expected the guidance branches {' and '.join(self.capture.branches)} of Capture(branch={self.capture.branch!r}), "
+                f"but the pipeline computes no {missing[0]} branch: guidance is off, starts at a later step, or is an input of this "
+                "model."
             )
 
     def _refuse(self) -> None:
@@ -291,12 +314,9 @@ class Tracer:
         if interception is not None and interception.elsewhere:
             raise TracingError(
                 f"expected the pipeline to be called in the thread that opened the trace, got {interception.elsewhere} "
-                "denoiser forwards in "
-                "another one: open the trace there."
+                "denoiser forwards in another one: open the trace there."
             )
-        names = ", ".join(self.watch.roots)
         raise TracingError(
-            f"expected the pipeline to be called inside the trace, but its denoiser ({names}) never ran: call the same pipe "
-            "object "
-            "that was handed to trace."
+            f"expected the pipeline to be called inside the trace, but its denoiser ({', '.join(self.watch.roots)}) never ran: "
+            "call the same pipe object that was handed to trace."
         )

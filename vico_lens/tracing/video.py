@@ -2,67 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from vico_lens.errors import InputError
+from vico_lens.tracing.listening import listening
 
 __all__ = ["kept_frames", "to_rgb"]
 
 
-Keep = Callable[[object], None]
-
-_lock = threading.Lock()
-
-
 @contextmanager
-def kept_frames(pipe: object, keep: Keep) -> Iterator[None]:
-    """Call `keep` with the frames that a pipeline's video processor hands out in this thread, for the time of a ``with``.
+def kept_frames(pipe: object, keep: Callable[[object], None]) -> Iterator[None]:
+    """Call `keep` with the frames that a pipeline's video processor returns in this thread, for the time of a ``with``.
 
-    The pipeline's return value cannot be had without wrapping its call; its last step can, on the instance. Traces that overlap
-    share one wrapper, and the last of them to end takes it off.
-    """
-    processor: Any = getattr(pipe, "video_processor", None)
-    if getattr(processor, "postprocess_video", None) is None:
-        yield
-        return
-    mine = threading.get_ident(), keep
-    with _lock:
-        wrapper = vars(processor).get("postprocess_video")
-        if not isinstance(wrapper, _HandingOn):
-            wrapper = processor.postprocess_video = _HandingOn(processor.postprocess_video, wrapper)
-        wrapper.keepers.append(mine)
-    try:
-        yield
-    finally:
-        with _lock:
-            wrapper.keepers.remove(mine)
-            if not wrapper.keepers:
-                del processor.postprocess_video
-                if wrapper.had is not None:
-                    processor.postprocess_video = wrapper.had
-
-
-class _HandingOn:
-    """A video processor's last step, which hands its frames on to those who keep them in the thread that makes them.
-
-    `had` is what stood in its place on the instance, if anything did.
+    The return value of the pipeline itself cannot be had without wrapping its call; that of its last step can.
     """
 
-    def __init__(self, method: Callable[..., Any], had: Callable[..., Any] | None) -> None:
-        self.method, self.had = method, had
-        self.keepers: list[tuple[int, Keep]] = []
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        frames = self.method(*args, **kwargs)
+    def take(args: tuple[Any, ...], kwargs: Mapping[str, Any], frames: object) -> None:
         if frames is not None and (kwargs.get("output_type") or "pil") != "latent":
-            for keep in [keep for thread, keep in self.keepers if thread == threading.get_ident()]:
-                keep(frames)
-        return frames
+            keep(frames)
+
+    with listening(getattr(pipe, "video_processor", None), "postprocess_video", take):
+        yield
 
 
 def to_rgb(frames: object) -> np.ndarray:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from vico_lens.errors import ConceptError, InputError
-from vico_lens.vocabulary.phrases import Phrase, find_phrases, lettered, lowered, spacy_phrases, words_of
-from vico_lens.vocabulary.schema import TokenTable
-from vico_lens.vocabulary.selection import choose_prompt
+from vico_lens.vocabulary.phrases import Phrase, find_phrases, lettered, spacy_phrases, words_of
+from vico_lens.vocabulary.pieces import Pieces, pieces_of_prompt, pieces_of_trace
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
 
@@ -53,18 +52,6 @@ class Concept:
 
     def __str__(self) -> str:
         return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """What a text encoder saw of a prompt: the character span of every token, None for special tokens and padding."""
-
-    prompt: str
-    spans: tuple[tuple[int, int] | None, ...]
-
-    def within(self, start: int, stop: int) -> tuple[int, ...]:
-        """Tokens that share at least one character with ``prompt[start:stop]``."""
-        return tuple(index for index, span in enumerate(self.spans) if span and span[0] < stop and start < span[1])
 
 
 def find_concepts(
@@ -120,7 +107,7 @@ def find_concepts(
     >>> find_concepts("a red circle and a red square", ["red"], Words())
     [Concept(name='red', tokens=(2, 6), span=(2, 5))]
     """
-    pieces = _pieces_of_prompt(source, tokenizer) if isinstance(source, str) else _pieces_of_trace(source, prompt)
+    pieces = pieces_of_prompt(source, tokenizer) if isinstance(source, str) else pieces_of_trace(source, prompt)
     if names is None:
         return _found(pieces, kinds, method)
     wanted = [names] if isinstance(names, str | Concept) else list(names)
@@ -129,7 +116,7 @@ def find_concepts(
     return list(_named(pieces, wanted))
 
 
-def _found(pieces: _Pieces, kinds: Collection[str], method: str | PhraseFinder) -> list[Concept]:
+def _found(pieces: Pieces, kinds: Collection[str], method: str | PhraseFinder) -> list[Concept]:
     if callable(method):
         finder = method
     elif method in ("rules", "spacy"):
@@ -153,7 +140,7 @@ def _found(pieces: _Pieces, kinds: Collection[str], method: str | PhraseFinder) 
     return concepts
 
 
-def _named(pieces: _Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]:
+def _named(pieces: Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]:
     keys = [_key(name) for name in names if isinstance(name, str)]
     used: dict[str, int] = {}
     for name in names:
@@ -176,13 +163,20 @@ def _named(pieces: _Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]
             label = name if nth == 1 else f"{name} ({nth})"
         tokens = sorted({token for start, stop in spans for token in pieces.within(start, stop)})
         if not tokens:
-            raise ConceptError(
-                f"concept {name!r} lies beyond the {len(pieces.spans)} tokens that the text encoder reads: shorten the prompt."
-            )
+            raise ConceptError(_without_token(pieces, name, spans[0]))
         yield Concept(label, tuple(tokens), spans[0])
 
 
-def _check(pieces: _Pieces, concept: Concept) -> None:
+def _without_token(pieces: Pieces, name: str, span: tuple[int, int]) -> str:
+    if span[0] >= max((stop for _, stop in filter(None, pieces.spans)), default=0):
+        return f"concept {name!r} lies beyond the {len(pieces.spans)} tokens that the text encoder reads: shorten the prompt."
+    return (
+        f"concept {name!r} has no token: its text was changed before it reached the text encoder and is not found in the tokens, "
+        "though later text is. Name other words, or give its tokens: Concept(name, tokens, span)."
+    )
+
+
+def _check(pieces: Pieces, concept: Concept) -> None:
     """A concept made elsewhere must fit this prompt: its tokens exist here and are text."""
     wrong = [token for token in concept.tokens if not (0 <= token < len(pieces.spans) and pieces.spans[token])]
     if wrong or not concept.tokens:
@@ -210,7 +204,7 @@ def _occurrences(prompt: str, name: str) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
 
 
-def _listing(pieces: _Pieces) -> str:
+def _listing(pieces: Pieces) -> str:
     """What there is to choose from, for error messages."""
     phrases = list(dict.fromkeys(phrase.text for phrase in find_phrases(pieces.prompt)))
     words = list(dict.fromkeys(pieces.prompt[start:stop] for start, stop in words_of(pieces.prompt)))
@@ -218,89 +212,3 @@ def _listing(pieces: _Pieces) -> str:
         return "The prompt has no words."
     found = f"Found by rules: {', '.join(map(repr, phrases))}. " if phrases else ""
     return f"{found}Any of its words will do: {', '.join(words)}."
-
-
-def _pieces_of_prompt(prompt: str, tokenizer: Any) -> _Pieces:
-    if tokenizer is None:
-        raise InputError(
-            "concepts of a prompt need its tokenizer: find_concepts(prompt, tokenizer=pipe.tokenizer), or pass a trace."
-        )
-    if not prompt.strip():
-        raise ConceptError("the prompt is empty: it holds no concept.")
-    if isinstance(tokenizer, TokenTable):
-        return _pieces_of_spans(prompt, zip(tokenizer.start, tokenizer.stop, strict=True), tokenizer.kind)
-    if getattr(tokenizer, "is_fast", True) is False:
-        raise InputError(
-            f"{type(tokenizer).__name__} gives no character offsets: load its fast variant (AutoTokenizer, use_fast=True)."
-        )
-    if callable(tokenizer):
-        options: dict[str, Any] = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-        length = getattr(tokenizer, "model_max_length", None)
-        if isinstance(length, int) and length < 100_000:  # a tokenizer without a limit reports an astronomic one
-            options |= {"truncation": True, "max_length": length}
-            if getattr(tokenizer, "padding_side", "right") == "left":  # padding in front moves every position
-                options["padding"] = "max_length"
-        encoded = tokenizer(prompt, **options)
-        offsets, special = encoded["offset_mapping"], encoded["special_tokens_mask"]
-    elif hasattr(tokenizer, "encode"):
-        encoding = tokenizer.encode(prompt)
-        offsets, special = encoding.offsets, encoding.special_tokens_mask
-    else:
-        raise InputError(
-            f"tokenizer must be a fast tokenizer of transformers or a tokenizers.Tokenizer, got {type(tokenizer).__name__}."
-        )
-    return _Pieces(
-        prompt,
-        tuple(None if mark or start >= stop else (start, stop) for (start, stop), mark in zip(offsets, special, strict=True)),
-    )
-
-
-def _pieces_of_trace(trace: Any, row: int | None) -> _Pieces:
-    """Read prompt and token spans from the root of a trace."""
-    coords, attrs = getattr(trace, "coords", None), getattr(trace, "attrs", {})
-    if coords is not None and "token_kind" in coords and "prompt" not in attrs:
-        raise InputError(
-            "expected a trace that knows its prompt, got one of a call with embeddings, which do not say what a token spells: "
-            "trace with vl.trace(pipe, metadata={'prompt': 'the prompt that they encode'})."
-        )
-    if coords is None or "token_kind" not in coords:
-        raise InputError(
-            f"expected a trace (with its token coordinates and the attribute 'prompt') or a prompt, got {type(trace).__name__}."
-        )
-
-    prompts = [attrs["prompt"]] if isinstance(attrs["prompt"], str) else list(attrs["prompt"])
-    rows = max([len(prompts), *(node.sizes.get("prompt", 1) for node in getattr(trace, "subtree", ()))])
-    row = 0 if row is None and len(prompts) == 1 else choose_prompt(row, rows)
-    prompt = prompts[row * len(prompts) // rows]  # the videos of one prompt follow one another
-
-    def read(name: str) -> list[Any]:
-        values = coords[name].values
-        return list(values[row] if values.ndim == 2 else values)
-
-    kinds = read("token_kind")
-    if "token_start" in coords and "token_stop" in coords:
-        spans = [(int(start), int(stop)) for start, stop in zip(read("token_start"), read("token_stop"), strict=True)]
-    else:
-        spans = _align(prompt, read("token_text"), kinds)
-    return _pieces_of_spans(prompt, spans, kinds)
-
-
-def _pieces_of_spans(prompt: str, spans: Iterable[tuple[int, int]], kinds: Sequence[str]) -> _Pieces:
-    rows = zip(spans, kinds, strict=True)
-    return _Pieces(prompt, tuple(span if kind == "text" and 0 <= span[0] < span[1] else None for span, kind in rows))
-
-
-def _align(prompt: str, texts: Sequence[str], kinds: Sequence[str]) -> list[tuple[int, int]]:
-    """Find the pieces in the prompt one after the other, for a trace that was written without character offsets."""
-    spans, cursor, (lower, places) = [], 0, lowered(prompt)
-    for text, kind in zip(texts, kinds, strict=True):
-        piece = re.sub(
-            r"</w>$|^##|@@$|[\u0120\u2581]", "", str(text)
-        ).lower()  # marks of CLIP, WordPiece, BPE, byte-level, sentencepiece
-        start = lower.find(piece, cursor) if kind == "text" else -1
-        if start < 0 or not piece:
-            spans.append((-1, -1))
-            continue
-        cursor = start + len(piece)
-        spans.append((places[start], places[cursor - 1] + 1))
-    return spans

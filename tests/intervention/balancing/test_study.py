@@ -9,7 +9,7 @@ import pytest
 from benchmarks.conditions import CONDITIONS, SINGLE, sample_batch
 from benchmarks.study import run_of_cell
 from benchmarks.study_table import SHARES, compare_pairs, markdown, tabulate
-from vico_lens.runs.sweep import sample_run
+from vico_lens.runs.sweeps import sample_run
 from vico_lens.tinyworld import sample_prompts
 from vico_lens.tracing.pipelines import load_pipeline
 

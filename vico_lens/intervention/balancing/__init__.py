@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vico_lens.intervention.balancing.balance import Balance, balance
-from vico_lens.intervention.balancing.baselines import best_of, compose, reweight
+from vico_lens.intervention.balancing.balancer import Balance, balance
+from vico_lens.intervention.balancing.composition import best_of, compose, reweight
 from vico_lens.intervention.balancing.influences import Flow
 from vico_lens.intervention.balancing.objectives import (
     AttendAndExcite,

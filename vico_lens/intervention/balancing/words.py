@@ -9,7 +9,7 @@ from typing import Any
 from vico_lens.errors import BalanceError, ConceptError, InputError
 from vico_lens.intervention.balancing.directions import Direction, directions_of
 from vico_lens.tracing.running_call import running_call
-from vico_lens.tracing.tokens import SeenIds, token_tables
+from vico_lens.tracing.tokens import SeenIds, token_tables, warn_of_cut
 from vico_lens.vocabulary.concepts import Concept, find_concepts
 from vico_lens.vocabulary.schema import TokenTable
 
@@ -89,6 +89,7 @@ def words_of_call(
         raise InputError(f"expected one list of concepts for each of {len(different)} different prompts, got {len(each)}.")
     names = dict(zip(different, each, strict=True))
     tables = token_tables(pipe, call, tokens, seen=seen)
+    warn_of_cut(pipe, call.prompts, tables)
     tables = tables if len(tables) == len(prompts) else [table for table in tables for _ in range(len(prompts) // len(tables))]
     return [words_of_table(table, prompt, names[prompt], needed=needed) for table, prompt in zip(tables, prompts, strict=True)]
 

@@ -11,7 +11,16 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["LEXICON", "PROMPT", "byte_level_tokenizer", "clip_tokenizer", "merges_for", "metaspace_tokenizer", "t5_tokenizer"]
+__all__ = [
+    "LEXICON",
+    "PROMPT",
+    "byte_level_tokenizer",
+    "clip_tokenizer",
+    "merges_for",
+    "metaspace_tokenizer",
+    "t5_tokenizer",
+    "umt5_tokenizer",
+]
 
 PROMPT = "a red circle moving right and a blue square moving up"
 
@@ -120,7 +129,7 @@ def _pieces(mark: str) -> list[tuple[str, float]]:
 
 
 def t5_tokenizer(length: int = 24) -> Any:
-    """T5 (and UMT5) unigram tokenizer: word-start marks, an end token, a padding token of its own.
+    """T5 unigram tokenizer: word-start marks, an end token, a padding token of its own.
 
     Examples
     --------
@@ -131,6 +140,24 @@ def t5_tokenizer(length: int = 24) -> Any:
 
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *_pieces("▁")]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=length)
+
+
+def umt5_tokenizer(length: int = 24) -> Any:
+    """UMT5 tokenizer: as T5's, but compatible characters are made one first (NFKC), and unknown ones are written as bytes.
+
+    Examples
+    --------
+    >>> umt5_tokenizer().tokenize("ｒｅｄ é")
+    ['▁red', '▁', '<0xC3>', '<0xA9>']
+    """
+    from tokenizers import models, normalizers
+
+    tokenizer = t5_tokenizer(length)
+    backend = tokenizer.backend_tokenizer
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"<0x{value:02X}>", 0.0) for value in range(256))]
+    backend.model = models.Unigram([*vocabulary, *_pieces("▁")], unk_id=2, byte_fallback=True)
+    backend.normalizer = normalizers.NFKC()
+    return tokenizer
 
 
 def _merges_with_start(mark: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vico_lens.errors import BudgetError
-from vico_lens.tracing.attention_calls import Moment
+from vico_lens.tracing.attention_calls import Pass
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.dry_forward import DryCalls, dry_calls
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite
@@ -106,7 +106,7 @@ def total_bytes(costs: Iterable[Cost], form: str, steps: int) -> int:
     return sum(cost.stored(form) for cost in costs) * steps
 
 
-def check_budget(pipe: Any, moment: Moment, capture: Capture) -> None:
+def check_budget(pipe: Any, moment: Pass, capture: Capture) -> None:
     """Refuse a capture that would not fit its budget.
 
     Raises
@@ -137,13 +137,13 @@ def check_budget(pipe: Any, moment: Moment, capture: Capture) -> None:
     )
 
 
-def steps_of(moment: Moment, capture: Capture) -> int:
+def steps_of(moment: Pass, capture: Capture) -> int:
     """Return how many denoising steps of the call of `moment` a capture records."""
     timesteps = None if moment.call is None else moment.call.timesteps
     return 1 if timesteps is None else len(capture.chosen_steps(len(timesteps)))
 
 
-def halves_of(moment: Moment, dry: DryCalls, capture: Capture) -> int:
+def halves_of(moment: Pass, dry: DryCalls, capture: Capture) -> int:
     """Return how many halves each dry call stands for: two where halves come in passes of their own and both are asked for."""
     labelled = {label[0] for label in moment.labels if label is not None}
     return len(capture.branches) if labelled != {"cond", "uncond"} else 1

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
-from vico_lens.tracing.attention_calls import Label, Moment, Watch
+from vico_lens.tracing.attention_calls import Label, Pass, Watch
 from vico_lens.tracing.interception import Attended, intercept
 from vico_lens.vocabulary.schema import AttentionCall, Branch
 
@@ -88,7 +88,7 @@ class _Stop(BaseException):
     """Leaves a pipeline call at its first denoiser forward; no `except Exception` of a pipeline holds it up."""
 
 
-def first_moment(pipe: Any, call: Callable[[], object]) -> Moment:
+def first_moment(pipe: Any, call: Callable[[], object]) -> Pass:
     """Run a pipeline call up to its first denoiser forward, and return that.
 
     Parameters
@@ -103,9 +103,9 @@ def first_moment(pipe: Any, call: Callable[[], object]) -> Moment:
     TracingError
         If the call ends without running the denoiser.
     """
-    found: list[Moment] = []
+    found: list[Pass] = []
 
-    def stop(moment: Moment) -> None:
+    def stop(moment: Pass) -> None:
         found.append(moment)
         raise _Stop
 
@@ -122,14 +122,14 @@ def first_moment(pipe: Any, call: Callable[[], object]) -> Moment:
     )
 
 
-def dry_calls(pipe: Any, moment: Moment, branches: tuple[Branch, ...]) -> DryCalls:
+def dry_calls(pipe: Any, moment: Pass, branches: tuple[Branch, ...]) -> DryCalls:
     """Return the attention calls of a denoiser forward like `moment`, of all branches asked for.
 
     Parameters
     ----------
     pipe : object
         The pipeline.
-    moment : Moment
+    moment : Pass
         A forward that has begun.
     branches : tuple of str
         Guidance halves. Where halves come in passes of their own, the one at hand stands for all.
@@ -166,7 +166,7 @@ def _absent(module: nn.Module) -> bool:
     return not offloaded and any(parameter.is_meta for parameter in module.parameters())
 
 
-def _forward(pipe: Any, moment: Moment, labels: Any, branches: tuple[Branch, ...], mode: Any) -> DryCalls:
+def _forward(pipe: Any, moment: Pass, labels: Any, branches: tuple[Branch, ...], mode: Any) -> DryCalls:
     calls: list[AttentionCall] = []
 
     def keep(call: AttentionCall) -> None:

@@ -15,7 +15,7 @@ from vico_lens.tracing.cost.rehearsal import rehearse
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vico_lens.tracing.attention_calls import Moment
+    from vico_lens.tracing.attention_calls import Pass
 
 __all__ = ["estimate"]
 
@@ -81,7 +81,7 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
     )
 
 
-def _passes(pipe: Any, moment: Moment) -> int:
+def _passes(pipe: Any, moment: Pass) -> int:
     """Denoiser forwards of the whole call."""
     timesteps = None if moment.call is None else moment.call.timesteps
     halves = {label[0] for label in moment.labels if label is not None}

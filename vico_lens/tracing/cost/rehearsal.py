@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vico_lens.store.forms import factor_dims
 from vico_lens.store.layout import bias_dims
 from vico_lens.store.writer import TraceWriter
-from vico_lens.tracing.attention_calls import Moment, Watch
+from vico_lens.tracing.attention_calls import Pass, Watch
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import Cost, site_bytes
 from vico_lens.tracing.cost.dry_forward import DryCalls
@@ -50,7 +50,7 @@ _STEPS = 4
 
 
 def rehearse(
-    pipe: Any, moment: Moment, dry: DryCalls, costs: Iterable[Cost], capture: Capture, *, steps: int, halves: int, passes: int
+    pipe: Any, moment: Pass, dry: DryCalls, costs: Iterable[Cost], capture: Capture, *, steps: int, halves: int, passes: int
 ) -> float:
     """Return the processor time that tracing to disk adds to a pipeline call on this machine, in seconds.
 
@@ -58,7 +58,7 @@ def rehearse(
     ----------
     pipe : object
         The pipeline.
-    moment : Moment
+    moment : Pass
         Its first denoiser forward.
     dry : DryCalls
         What that forward does.
@@ -196,7 +196,7 @@ def _numbers(run: Attended, heads: int) -> Attended:
 
 
 def _play(
-    pipe: Any, moment: Moment, dry: DryCalls, capture: Capture, parts: Sequence[_Part], folder: Path, steps: int
+    pipe: Any, moment: Pass, dry: DryCalls, capture: Capture, parts: Sequence[_Part], folder: Path, steps: int
 ) -> list[float]:
     """Write some steps of the parts as a trace would, and return the processor time of each, scaled to all that it stands for."""
     labels: Any = dry.labels  # a row of neither half is None, which only a forward within a pipeline call may have

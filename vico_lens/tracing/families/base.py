@@ -173,6 +173,8 @@ class Family:
         Labels of a batch of three parts (perturbed-attention guidance).
     tokenizers : tuple of str
         Attribute name of the tokenizer of each of `states`; empty for an image.
+    quoted : tuple of str
+        Those of `tokenizers` that are given only what stands in quotes in the prompt.
     crop : str
         Which part of a tokenized prompt is kept when the denoiser sees fewer tokens: its ``start``, its ``end`` (a template is
         cut off in front), its ``ends`` (the first token and the last ones), or ``front``: padding on the left is moved to the
@@ -206,6 +208,7 @@ class Family:
     guidance: Guidance = "batch"
     thirds: tuple[Branch | None, ...] = ("uncond", "cond", None)
     tokenizers: tuple[str, ...] = ("tokenizer",)
+    quoted: tuple[str, ...] = ()
     crop: Literal["start", "end", "ends", "front"] = "start"
     proven: tuple[str, ...] = ()
     notes: str = ""

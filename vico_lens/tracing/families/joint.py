@@ -96,6 +96,7 @@ FAMILIES = (
         text="reordered",
         states=("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds"),
         tokenizers=("tokenizer", "tokenizer_2", ""),
+        quoted=("tokenizer_2",),
         guidance="guider",
         crop="end",
         notes="Text tokens are given in the order of their encoders, not in the model's order (valid ones first).",

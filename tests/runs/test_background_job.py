@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from vico_lens.runs.job import Cancelled, Desk, Job, Progress
+from vico_lens.runs.background_job import Cancelled, Desk, Job, Progress
 
 
 def until_told(gate: threading.Event):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vico_lens.errors import InputError
-from vico_lens.runs.sweep.run import Run
+from vico_lens.runs.sweeps.grid_cell import Run
 
 __all__ = ["is_loader", "loaded", "sample_run"]
 

@@ -92,7 +92,7 @@ def run_once(
     # Imported here, because these load torch and the command line imports this module for every verb.
     from vico_lens.attribution.dominance import dominance
     from vico_lens.attribution.facade import attribute
-    from vico_lens.intervention.balancing.balance import balance as start_balance
+    from vico_lens.intervention.balancing.balancer import balance as start_balance
     from vico_lens.tracing.recording import trace
 
     names = list(concepts) if concepts else None

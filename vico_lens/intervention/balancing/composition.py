@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vico_lens.errors import BalanceError, InputError
-from vico_lens.intervention.balancing.balance import balance
+from vico_lens.intervention.balancing.balancer import balance
 from vico_lens.intervention.balancing.injection import shadow
 from vico_lens.intervention.balancing.presets import Preset
 from vico_lens.intervention.balancing.rows import conditional_rows

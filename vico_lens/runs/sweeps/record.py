@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from vico_lens.errors import InputError, StoreError
-from vico_lens.runs.sweep.run import Run
-from vico_lens.runs.sweep.sampling import loaded, sample_run
+from vico_lens.runs.sweeps.grid_cell import Run
+from vico_lens.runs.sweeps.sampling import loaded, sample_run
 
 if TYPE_CHECKING:
     import xarray as xr
