@@ -274,7 +274,6 @@ class Characters:
         return {"offset_mapping": [(at, at + 1) for at in range(len(text))], "special_tokens_mask": [0] * len(text)}
 
 
-<<<<<<< HEAD
 def test_a_row_of_several_videos_a_prompt_belongs_to_its_prompt() -> None:
     tree = fake_trace(prompt=["a red circle", "a red circle", "a dog", "a dog"])
     tree.attrs |= {"prompt": ["a red circle", "a dog"], "videos_per_prompt": 2}
@@ -282,9 +281,9 @@ def test_a_row_of_several_videos_a_prompt_belongs_to_its_prompt() -> None:
     assert [concept.name for concept in find_concepts(tree, prompt=1)] == ["red circle"]
     with pytest.raises(InputError, match=r"prompt: expected one or more of \[0, 1, 2, 3\].*got 4"):
         find_concepts(tree, prompt=4)
-=======
+
+
 def test_a_word_that_the_encoder_was_not_given_is_told_from_one_beyond_its_end() -> None:
     table = TokenTable(("a", "cat"), ("text", "text"), ("a", "cat"), (1, 2), (0, 8), (1, 11))  # nothing of "red"
     with pytest.raises(ConceptError, match="'red' has no token: its text was changed"):
         find_concepts("a red   cat", ["red"], table)
->>>>>>> main
