@@ -19,11 +19,10 @@ from vico_lens.kernels.resampling import resample_axes
 from vico_lens.store.layout import attention_groups
 from vico_lens.store.selection import group_data, records, select_run
 from vico_lens.vocabulary.concepts import Concept, find_concepts
+from vico_lens.vocabulary.schema import Grid
 from vico_lens.vocabulary.selection import Heads, Layers, step_positions
 
 __all__ = ["concept_maps", "coverage", "region_sum", "temporal_matrix"]
-
-Grid = tuple[int, int, int]
 
 
 def concept_maps(

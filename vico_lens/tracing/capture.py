@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from vico_lens.errors import InputError
-from vico_lens.vocabulary.schema import KINDS, AttentionSite, Branch, Kind
+from vico_lens.vocabulary.schema import KINDS, AttentionSite, Branch, Form, Kind, Precision
 from vico_lens.vocabulary.selection import Heads, Layers, Steps, listed, matches, whole_number
 
 __all__ = ["Capture", "parse_bytes"]
 
-Form = Literal["auto", "weights", "factors"]
-Precision = Literal["float32", "float16", "model"]
 Halves = Literal["cond", "uncond", "both"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
