@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from vico_lens.errors import ConceptError, InputError
+from vico_lens.testing import fake_trace
 from vico_lens.testing.pipelines.tokenizers import PROMPT, byte_level_tokenizer, clip_tokenizer, metaspace_tokenizer, t5_tokenizer
 from vico_lens.tinyworld import sample_prompts
 from vico_lens.tinyworld.training.tokenizer import build_tokenizer
@@ -184,7 +185,7 @@ def test_one_prompt_of_several() -> None:
     both = xr.concat([row.reset_coords(drop=False).isel(token=slice(0, 5)) for row in rows], dim="prompt", combine_attrs="drop")
     both = both.set_coords(list(both.data_vars)).assign_attrs(prompt=["a red circle", "a blue square"])
     assert [concept.name for concept in find_concepts(both, prompt=1)] == ["blue square"]
-    with pytest.raises(InputError, match="holds 2 prompts"):
+    with pytest.raises(InputError, match=r"prompt is needed.*one of \[0, 1\]"):
         find_concepts(both)
 
 
@@ -271,6 +272,15 @@ class Characters:
 
     def __call__(self, text: str, **options: object) -> dict[str, list[object]]:
         return {"offset_mapping": [(at, at + 1) for at in range(len(text))], "special_tokens_mask": [0] * len(text)}
+
+
+def test_a_row_of_several_videos_a_prompt_belongs_to_its_prompt() -> None:
+    tree = fake_trace(prompt=["a red circle", "a red circle", "a dog", "a dog"])
+    tree.attrs |= {"prompt": ["a red circle", "a dog"], "videos_per_prompt": 2}
+    assert [concept.name for concept in find_concepts(tree, prompt=3)] == ["dog"]
+    assert [concept.name for concept in find_concepts(tree, prompt=1)] == ["red circle"]
+    with pytest.raises(InputError, match=r"prompt: expected one or more of \[0, 1, 2, 3\].*got 4"):
+        find_concepts(tree, prompt=4)
 
 
 def test_a_word_that_the_encoder_was_not_given_is_told_from_one_beyond_its_end() -> None:

@@ -7,7 +7,7 @@ attribution applies to a stored trace. This module makes stages from live attent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.resampling import resample_axes
+from vico_lens.vocabulary.schema import Grid
+from vico_lens.vocabulary.selection import Heads
 
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall, Kind
 
 __all__ = ["Grid", "Heads", "Stage", "resample", "stages_from_calls"]
 
-Grid = tuple[int, int, int]
-Heads = int | Sequence[int] | None
 
 # Logits of all heads at once when they are few; one head after another when they are many (elements, 4 bytes each in float32).
 _LOGITS_AT_ONCE = 1 << 25

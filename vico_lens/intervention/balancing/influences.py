@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from vico_lens.errors import InputError
 from vico_lens.intervention.balancing.objectives import Influences
 from vico_lens.intervention.balancing.words import Words
 from vico_lens.kernels.stages import Grid, stages_from_calls
+from vico_lens.vocabulary.selection import Heads, Layers, matches
 
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Kind
@@ -54,8 +54,8 @@ class Flow:
 
     method: str = "subgraph_flow"
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    layers: str | int | Sequence[str | int] | None = None
-    heads: int | Sequence[int] | None = None
+    layers: Layers = None
+    heads: Heads = None
     grid: Grid | None = None
 
     def __post_init__(self) -> None:
@@ -76,17 +76,7 @@ class Flow:
         """Whether a site is among `layers`; None if all are."""
         if self.layers is None:
             return None
-        patterns = [self.layers] if isinstance(self.layers, (str, int)) else list(self.layers)
-
-        def chosen(site: AttentionSite) -> bool:
-            return any(
-                site.order == pattern
-                if isinstance(pattern, int)
-                else fnmatchcase(site.module, pattern) or fnmatchcase(site.group, pattern)
-                for pattern in patterns
-            )
-
-        return chosen
+        return lambda site: matches(site, self.layers)
 
     def read(self, calls: Sequence[AttentionCall], words: Words, *, per_token: bool) -> Influences:
         """Influences from the calls of one video.

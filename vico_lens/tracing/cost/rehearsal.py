@@ -21,15 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vico_lens.store.forms import factor_dims
-from vico_lens.store.layout import bias_dims
 from vico_lens.store.writer import TraceWriter
 from vico_lens.tracing.attention_calls import Pass, Watch
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import Cost, site_bytes
 from vico_lens.tracing.cost.dry_forward import DryCalls
 from vico_lens.tracing.interception import Attended, intercept
-from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, TokenKind, TokenTable
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, TokenKind, TokenTable, factor_dims, softmax_dims
 
 __all__ = ["rehearse"]
 
@@ -252,7 +250,7 @@ def _crop(call: AttentionCall, site: AttentionSite) -> AttentionCall:
     def cut(x: Tensor | None, dims: Sequence[str]) -> Tensor | None:
         return None if x is None else x[tuple(slice(sizes.get(dim)) for dim in dims)]
 
-    query, key, bias = cut(call.query, factors["query"]), cut(call.key, factors["key"]), cut(call.bias, bias_dims(site.kind))
+    query, key, bias = cut(call.query, factors["query"]), cut(call.key, factors["key"]), cut(call.bias, softmax_dims(site.kind))
     return replace(call, site=site, query=query, key=key, bias=bias)
 
 
