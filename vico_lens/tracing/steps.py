@@ -91,10 +91,11 @@ class StepBook:
         if seen and reason == "assumed":
             branch, row = seen[0]
             raise TracingError(
-                f"expected the denoiser's forwards of one step to differ in branch or row, but forwards {self._labels[seen[0]] + 1} "
-                f"and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: their text is none that "
-                'encode_prompt returned inside the trace. Say what they are with vl.trace(pipe, passes=("cond", "uncond")), encode '
-                "the prompts inside the `with`, or mark the steps of your loop with run.step(index, timestep)."
+                "expected the denoiser's forwards of one step to differ in branch or row, but forwards "
+                f"{self._labels[seen[0]] + 1} and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: "
+                "their text is none that encode_prompt returned inside the trace. Say what they are with "
+                'vl.trace(pipe, passes=("cond", "uncond")), encode the prompts inside the `with`, or mark the steps of your loop '
+                "with run.step(index, timestep)."
             )
         new = tuple(None if label in self._labels else label for label in labels)
         self._labels.update({label: turn for label in new if label is not None})
@@ -141,7 +142,9 @@ class StepBook:
         if timesteps is not None:
             return set(self.capture.chosen_steps(len(timesteps)))
         asked: Any = self.capture.steps
-        ends = (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
+        ends = (
+            (asked.start, asked.stop, asked.step) if isinstance(asked, slice) else (asked,) if isinstance(asked, int) else asked
+        )
         if any(end is not None and end < 0 for end in ends):
             raise TracingError(
                 f"expected steps that count from the start, for {pipe} does not say how many it will take, got {asked!r}."
