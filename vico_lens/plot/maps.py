@@ -14,7 +14,7 @@ from vico_lens.plot.composite import Frames, Scale, as_frames, spans
 from vico_lens.plot.panels import MapRow, panel_grid
 from vico_lens.plot.reading import concept_names, influence_maps, method_label, shares_over
 from vico_lens.plot.theme import Theme, finish
-from vico_lens.plot.wording import join, percent, plain, quoted
+from vico_lens.plot.wording import join, level, percent, plain, quoted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -101,6 +101,8 @@ def influence(
 def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """Return what `method_maps` draws: ``share(method, concept)`` and ``leader(method)``, the concept with the largest share.
 
+    The leader is empty where two concepts share the first place.
+
     Raises
     ------
     InputError
@@ -126,8 +128,15 @@ def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
         coords="minimal",
     )
     shares = shares.assign_coords(method=list(methods))
-    leaders = [first[int(np.nanargmax(line))] if np.isfinite(line).any() else "" for line in shares.values]
-    return xr.Dataset({"share": shares, "leader": ("method", leaders)})
+    return xr.Dataset({"share": shares, "leader": ("method", [_leader(first, line) for line in shares.values])})
+
+
+def _leader(names: list[str], share: np.ndarray) -> str:
+    """Name the concept of the largest share; empty where there is none, or another has as much."""
+    if not np.isfinite(share).all():
+        return ""
+    top = int(share.argmax())
+    return "" if sum(level(value, share[top]) for value in share) > 1 else names[top]
 
 
 def method_maps(
@@ -163,15 +172,25 @@ def method_maps(
     rows = [_row(plain(name.replace("_", " ")), influence_numbers(values), "shared", frames) for name, values in methods.items()]
     fig = panel_grid(rows, names, concept_colours(names, colours), film=False, fps=fps, most=most, theme=theme)
     leaders = numbers["leader"].values.tolist()
-    top = max(dict.fromkeys(leaders), key=leaders.count)
-    if len(set(leaders)) == 1:
-        finding = f"All {len(rows)} methods see {quoted(top)} in the lead" if len(rows) > 1 else f"{quoted(top)} leads"
-    else:
-        others = [name.replace("_", " ") for name, leader in zip(methods, leaders, strict=True) if leader != top]
-        finding = f"{leaders.count(top)} of {len(rows)} methods see {quoted(top)} in the lead; "
-        finding += f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
+    finding = _votes([name.replace("_", " ") for name in methods], leaders, names)
     note = "Percentages: share of the influence. Clear = least, opaque = most influence, each method on its own scale."
     return finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26, bottom=80, left=36)
+
+
+def _votes(methods: list[str], leaders: list[str], names: list[str]) -> str:
+    """Say how many methods give which concept the largest share."""
+    if len(names) == 1:
+        return f"Where {quoted(names[0])} acts, by {len(methods)} method{'s' if len(methods) > 1 else ''}"
+    clear = [leader for leader in leaders if leader]
+    if not clear:
+        return "No method gives one concept a larger share than the others"
+    top = max(dict.fromkeys(clear), key=clear.count)
+    if leaders.count(top) == len(methods):
+        return f"All {len(methods)} methods give {quoted(top)} the largest share" if len(methods) > 1 else f"{quoted(top)} leads"
+    others = [name for name, leader in zip(methods, leaders, strict=True) if leader != top]
+    count = leaders.count(top)
+    finding = f"{count} of {len(methods)} methods {'give' if count > 1 else 'gives'} {quoted(top)} the largest share; "
+    return finding + f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
 
 
 def side_by_side(
@@ -235,6 +254,8 @@ def _finding(names: list[str], shares: np.ndarray) -> str:
     if len(names) == 1:
         return f"Where {quoted(names[0])} acts, frame by frame"
     top = int(shares.argmax())
+    if sum(level(share, shares[top]) for share in shares) > 1:
+        return f"No concept dominates: the largest share is {percent(float(shares[top]))}"
     return f"{quoted(names[top])} takes {percent(float(shares[top]))} of the influence"
 
 

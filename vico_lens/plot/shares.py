@@ -12,7 +12,7 @@ from vico_lens.errors import InputError
 from vico_lens.plot.colours import GREY, concept_colours
 from vico_lens.plot.reading import concept_names, influence_maps, resampled, shares_over
 from vico_lens.plot.theme import Theme, finish, new_figure
-from vico_lens.plot.wording import percent, percent_range, plain, quoted
+from vico_lens.plot.wording import join, level, percent, percent_range, plain, quoted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -162,9 +162,12 @@ def shares(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None
 def _finding(names: list[str], share: np.ndarray, low: np.ndarray, high: np.ndarray, even: float) -> str:
     if not np.isfinite(share).all():
         return "No influence reaches the video, so no concept has a share"
-    top, last = int(share.argmax()), int(share.argmin())
     if len(names) == 1:
         return f"{quoted(names[0])} is the only concept: its share says nothing"
+    top, last = int(share.argmax()), int(share.argmin())
+    leaders = [name for name, value in zip(names, share, strict=True) if level(value, share[top])]
+    if len(leaders) > 1:
+        return f"No concept dominates: {join([quoted(name) for name in leaders])} have {percent(float(share[top]))} each"
     if np.isfinite(low).all() and low[top] <= even <= high[top]:
         return f"No concept clearly dominates: {quoted(names[top])} leads with {percent(float(share[top]))}"
     spread = f" ({percent_range(float(low[top]), float(high[top]))})" if np.isfinite(low).all() else ""
