@@ -14,7 +14,6 @@ from vico_lens.errors import InputError
 __all__ = [
     "concept_names",
     "influence_maps",
-    "method_label",
     "pick",
     "resampled",
     "shares_over",
@@ -71,11 +70,6 @@ def influence_maps(influence: xr.DataArray, step: int | None = None) -> xr.DataA
 def concept_names(data: xr.DataArray | xr.Dataset) -> list[str]:
     """Return the concepts' names in order."""
     return [str(name) for name in np.atleast_1d(data["concept"].values)]
-
-
-def method_label(influence: xr.DataArray) -> str:
-    """Name the attribution method in words, from the attributes; empty when it is not known."""
-    return str(influence.attrs.get("method", influence.name or "")).replace("_", " ")
 
 
 def shares_over(influence: xr.DataArray, keep: tuple[str, ...] = ()) -> xr.DataArray:

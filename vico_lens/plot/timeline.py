@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.plot.colours import GREY, concept_colours, rgba
 from vico_lens.plot.reading import concept_names, influence_maps, shares_over
 from vico_lens.plot.theme import Theme, finish, new_figure
@@ -121,7 +122,7 @@ def share_by_frame(
     return finish(
         fig,
         _frame_finding(names, numbers.values),
-        "Share of each concept in every frame; the ribbon adds up to 100 %.",
+        f"{basis_of(data)} {SHARE}".strip(),
         theme=theme,
         height=300,
         top=34,
@@ -166,7 +167,8 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
     fig.update_xaxes(title_text="denoising step (0 = pure noise)", showgrid=False, tickformat="d", nticks=min(len(steps), 10) + 1)
     fig.update_yaxes(title_text="share of the influence", tickformat=".0%", rangemode="tozero")
     fig.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="x unified")
-    return finish(fig, _step_finding(names, numbers.values, steps), "Dotted: the even share.", theme=theme, height=300, top=34)
+    note = f"{basis_of(data)} Dotted: the even share. {SHARE}".strip()
+    return finish(fig, _step_finding(names, numbers.values, steps), note, theme=theme, height=300, top=10)
 
 
 def _leads(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from vico_lens.errors import InputError, ModelError, VicoLensError
 
-__all__ = ["Request", "check_call", "check_prompt", "quiet_pipeline"]
+__all__ = ["Request", "check_call", "check_prompt", "fixed_threads", "quiet_pipeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,23 @@ def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: b
     pipe = load_pipeline(model, device=None if device == "cpu" else device, local_files_only=not download)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@contextmanager
+def fixed_threads(count: int = 1) -> Iterator[None]:
+    """Let torch use `count` threads inside the ``with``: sums are split by threads, and a sampled video amplifies the difference.
+
+    Demonstration and live runs of the bundled model use one, so that their figures are the same on every machine. The model is
+    so small that more threads save nothing.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_call(pipe: Any, names: Iterable[str]) -> None:
