@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,6 +56,8 @@ class Architecture(ABC):
         Whether it can be trained on some of the frames, at their true temporal positions.
     patched : bool
         Whether it cuts the latent into patches, whose size a stage gives.
+    build_autoencoder : callable
+        Returns its untrained autoencoder.
 
     Parameters
     ----------
@@ -68,6 +70,7 @@ class Architecture(ABC):
     name: ClassVar[str]
     subsets: ClassVar[bool] = False
     patched: ClassVar[bool] = False
+    build_autoencoder: ClassVar[Callable[[], Any]]
 
     def __init__(self, recipe: Recipe, patch: int | None = None) -> None:
         for stage in recipe.stages:
@@ -93,10 +96,6 @@ class Architecture(ABC):
     @abstractmethod
     def velocity(self, networks: Networks, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Return noise minus clip, for latents ``[clip, channel, frame, y, x]`` at noise levels ``[clip]`` in 0..1."""
-
-    @abstractmethod
-    def autoencoder(self) -> nn.Module:
-        """Return the untrained autoencoder."""
 
     @abstractmethod
     def assemble(self, networks: Networks, autoencoder: nn.Module, tokenizer: PreTrainedTokenizerBase) -> DiffusionPipeline:

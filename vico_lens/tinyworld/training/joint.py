@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vico_lens.tinyworld.codec import CHANNELS, PATCH
 from vico_lens.tinyworld.training.architecture import Architecture, Networks
+from vico_lens.tinyworld.training.autoencoder import build_causal_autoencoder
+from vico_lens.tinyworld.training.recipe import Recipe
 from vico_lens.tinyworld.training.t5 import MAX_TOKENS, TEXT_WIDTH, build_t5_encoder, build_t5_tokenizer
 from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+    from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
     from transformers import PreTrainedTokenizerBase, T5EncoderModel, T5Tokenizer
 
 __all__ = ["Joint"]
@@ -30,7 +34,13 @@ class Joint(Architecture):
     """
 
     name: ClassVar[str] = "joint"
+    subsets: ClassVar[bool] = True
     patched: ClassVar[bool] = True
+    build_autoencoder: ClassVar[Callable[[], Any]] = staticmethod(build_causal_autoencoder)
+
+    def __init__(self, recipe: Recipe, patch: int | None = None) -> None:
+        super().__init__(recipe, patch)
+        self._frames = torch.arange(FRAMES)  # those that the denoiser is being given
 
     def tokenizer(self) -> T5Tokenizer:
         """Return the T5 tokenizer of the tiny world."""
@@ -113,30 +123,31 @@ class Joint(Architecture):
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
         network, side = self.recipe.network, _CELLS // self.patch
-        cosine, sine = get_3d_rotary_pos_embed(
-            embed_dim=network["width"] // network["heads"],
-            crops_coords=((0, 0), (side, side)),
-            grid_size=(side, side),
-            temporal_size=FRAMES,
+        cosine, sine = (
+            table.unflatten(0, (FRAMES, -1))[self._frames].flatten(0, 1)
+            for table in get_3d_rotary_pos_embed(
+                embed_dim=network["width"] // network["heads"],
+                crops_coords=((0, 0), (side, side)),
+                grid_size=(side, side),
+                temporal_size=FRAMES,
+            )
         )
         return cosine, sine
 
-    def autoencoder(self) -> AutoencoderKLCogVideoX:
-        """Return an untrained causal video autoencoder that keeps every frame: eight in, eight codes of 8 x 8 cells out."""
-        from diffusers import AutoencoderKLCogVideoX
-
-        return AutoencoderKLCogVideoX(
-            down_block_types=("CogVideoXDownBlock3D",) * 3,
-            up_block_types=("CogVideoXUpBlock3D",) * 3,
-            block_out_channels=(16, 32, 32),
-            latent_channels=CHANNELS,
-            layers_per_block=1,
-            norm_num_groups=8,
-            temporal_compression_ratio=1,
-            sample_height=SIDE,
-            sample_width=SIDE,
-            scaling_factor=1.0,
-        )
+    @contextmanager
+    def frame_positions(self, networks: Networks, frames: Tensor) -> Iterator[None]:
+        """Let the denoiser see only `frames`, at their true positions."""
+        embedding: Any = networks.denoiser.get_submodule("patch_embed")
+        table = embedding._parameters.pop("pos_embedding")
+        grid = table[:, MAX_TOKENS:].unflatten(1, (FRAMES, -1))[:, frames].flatten(1, 2)
+        embedding.pos_embedding = torch.cat([table[:, :MAX_TOKENS], grid], 1)
+        embedding.sample_frames, self._frames = len(frames), frames
+        try:
+            yield
+        finally:
+            del embedding.pos_embedding
+            embedding.pos_embedding = table
+            embedding.sample_frames, self._frames = FRAMES, torch.arange(FRAMES)
 
     def assemble(self, networks: Networks, autoencoder: nn.Module, tokenizer: PreTrainedTokenizerBase) -> CogVideoXPipeline:
         """Return a stock `CogVideoXPipeline`, with a second-order solver on the noise levels of training."""

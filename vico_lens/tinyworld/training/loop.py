@@ -126,7 +126,7 @@ class _Training:
         uniform = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
         level = recipe.shift * uniform / (1 + (recipe.shift - 1) * uniform)
         drop = torch.rand(size, generator=generator) < recipe.caption_dropout
-        to_mean = (torch.rand(size, generator=generator) < recipe.mean_share) & drawn.has_mean & ~drop
+        to_mean = (torch.rand(size, generator=generator) < stage.mean_share) & drawn.has_mean & ~drop
         clips = drawn.latents
         for clip in to_mean.nonzero().flatten().tolist():
             clips[clip] = drawn.mean_of(clip)
@@ -219,12 +219,14 @@ def train(
                 raise ModelError(
                     f"the loss is {loss} at step {training.step}: the last checkpoint is kept; lower the learning rates."
                 )
-            if training.step % _LOG_EVERY == 0:
-                _log(folder, training, validation)
+            entry = _log(folder, training, validation) if training.step % _LOG_EVERY == 0 else {}
             stop = training.step == end or interrupted()
-            if training.step % _LOG_EVERY == 0 and time.monotonic() - last_save > save_every or stop:
+            # Between two lines of the log a checkpoint would lose the losses that the next line averages.
+            if (entry and time.monotonic() - last_save > save_every) or "probe" in entry or stop:
                 _save(checkpoint, training.state())
                 last_save = time.monotonic()
+            if "probe_rise" in entry:
+                _check_gate(recipe, training.step, entry["probe_rise"])
             if stop:
                 break
     return training.average
@@ -248,7 +250,7 @@ def _optimisers(architecture: Architecture, networks: Networks) -> list[torch.op
     ]
 
 
-def _log(folder: Path, training: _Training, validation: Validation) -> None:
+def _log(folder: Path, training: _Training, validation: Validation) -> dict[str, Any]:
     recipe, step = training.recipe, training.step
     entry: dict[str, Any] = {
         "step": step,
@@ -262,10 +264,14 @@ def _log(folder: Path, training: _Training, validation: Validation) -> None:
         entry |= validation.measure(training.architecture, training.average, training.captions)
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
-    if recipe.gate is not None and step == recipe.gate.step and entry["probe_rise"] < recipe.gate.rise:
+    return entry
+
+
+def _check_gate(recipe: Recipe, step: int, rise: float) -> None:
+    if recipe.gate is not None and step == recipe.gate.step and rise < recipe.gate.rise:
         raise ModelError(
-            f"the loss rises by only {entry['probe_rise']} at update {step} when the direction word is swapped, not by "
-            f"{recipe.gate.rise}: the model does not learn to move. Change the recipe."
+            f"the loss rises by only {rise} at update {step} when the direction word is swapped, not by {recipe.gate.rise}: the "
+            "model does not learn to move. Change the recipe for the updates to come, or start again."
         )
 
 

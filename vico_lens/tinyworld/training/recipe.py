@@ -38,6 +38,8 @@ class Stage:
         Share of each of `data.KINDS`.
     patch : int, optional
         For architectures that cut the latent into patches: cells on a side. A later stage may make them finer.
+    mean_share : float
+        Share of clips that are trained at full noise on their caption's mean clip, where the source knows it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Stage:
     full_share: float
     mix: dict[str, float]
     patch: int | None = None
+    mean_share: float = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,6 @@ class Recipe:
         ``"float32"``, or ``"bfloat16"``: weights and optimiser state stay in float32, products of matrices are taken in bfloat16.
     shift : float
         Time shift of flow matching: noise level ``shift u / (1 + (shift - 1) u)`` for uniform ``u``.
-    mean_share : float
-        Share of clips that are trained at full noise on their caption's mean clip, where the source knows it.
     caption_dropout : float
         Share of clips that see the empty caption, for guidance.
     ema : float
@@ -102,7 +103,6 @@ class Recipe:
     rates: tuple[tuple[int, float], ...] = ((0, 0.0), (100, 1.0))
     precision: str = "float32"
     shift: float = 3.0
-    mean_share: float = 0.12
     caption_dropout: float = 0.1
     ema: float = 0.998
     gate: Gate | None = None

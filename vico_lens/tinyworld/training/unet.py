@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from vico_lens.tinyworld.codec import CHANNELS, PATCH
 from vico_lens.tinyworld.training.architecture import Architecture, Networks
-from vico_lens.tinyworld.training.autoencoder import build_autoencoder
+from vico_lens.tinyworld.training.autoencoder import build_frame_autoencoder
 from vico_lens.tinyworld.training.tokenizer import MAX_TOKENS, build_tokenizer
 from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
-    from diffusers import AnimateDiffPipeline, AutoencoderKL, UNetMotionModel
+    from diffusers import AnimateDiffPipeline, UNetMotionModel
     from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 __all__ = ["UNet", "build_denoiser", "build_text_encoder", "frame_positions"]
@@ -29,6 +29,7 @@ class UNet(Architecture):
 
     name: ClassVar[str] = "unet"
     subsets: ClassVar[bool] = True
+    build_autoencoder: ClassVar[Callable[[], Any]] = staticmethod(build_frame_autoencoder)
 
     def tokenizer(self) -> CLIPTokenizer:
         """Return the CLIP tokenizer of the tiny world."""
@@ -54,10 +55,6 @@ class UNet(Architecture):
         """Let the denoiser see only `frames`, at their true positions."""
         with frame_positions(networks.denoiser, frames):
             yield
-
-    def autoencoder(self) -> AutoencoderKL:
-        """Return the untrained autoencoder of single frames."""
-        return build_autoencoder()
 
     def assemble(self, networks: Networks, autoencoder: nn.Module, tokenizer: PreTrainedTokenizerBase) -> AnimateDiffPipeline:
         """Return a stock `AnimateDiffPipeline`, with a second-order solver on the noise levels of training."""
