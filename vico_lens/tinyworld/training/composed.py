@@ -76,7 +76,7 @@ class ComposedClips:
         members = [self._members(item, len(prompt.objects)) for item in prompt.objects]
         if len(members) == 1:
             return self.latents[members[0]].float().mean(0)
-        first, second = (rng.choice(rows, size=_MEAN_LAYOUTS, replace=False) for rows in members)
+        first, second = (rng.choice(rows, size=min(_MEAN_LAYOUTS, len(rows)), replace=False) for rows in members)
         good = self._fits(np.stack(np.broadcast_arrays(first[:, None], second[None])), prompt.relation)
         weights = torch.from_numpy(good).float() / max(1, int(good.sum()))
         return torch.einsum("i,i...->...", weights.sum(1), self.latents[first].float()) + torch.einsum(

@@ -27,7 +27,7 @@ from vico_lens.tinyworld.training.recipe import Recipe, Stage
 from vico_lens.tinyworld.training.validation import Validation
 from vico_lens.tinyworld.vocabulary import FRAMES
 
-__all__ = ["ClipSource", "make_source", "train"]
+__all__ = ["ClipSource", "load_average", "make_source", "train"]
 
 _VALIDATE_EVERY, _LOG_EVERY = 250, 50
 _CLIP_NORM = 1.0
@@ -143,6 +143,7 @@ class _Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "losses": list(self.losses),
             "patch": self.architecture.patch,
             "networks": self.networks.state_dict(),
             "average": self.average.state_dict(),
@@ -163,7 +164,7 @@ class _Training:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], list(state.get("losses", []))
 
 
 def train(
@@ -221,8 +222,7 @@ def train(
                 )
             entry = _log(folder, training, validation) if training.step % _LOG_EVERY == 0 else {}
             stop = training.step == end or interrupted()
-            # Between two lines of the log a checkpoint would lose the losses that the next line averages.
-            if (entry and time.monotonic() - last_save > save_every) or "probe" in entry or stop:
+            if time.monotonic() - last_save > save_every or "probe" in entry or stop:
                 _save(checkpoint, training.state())
                 last_save = time.monotonic()
             if "probe_rise" in entry:
@@ -230,6 +230,25 @@ def train(
             if stop:
                 break
     return training.average
+
+
+def load_average(recipe: Recipe, folder: Path) -> tuple[Architecture, Networks]:
+    """Return the averaged networks of ``folder/checkpoint.pt``, finished or not, with their architecture.
+
+    Raises
+    ------
+    ModelError
+        If there is no checkpoint, or it belongs to another recipe.
+    """
+    checkpoint = folder / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise ModelError(f"expected a checkpoint in {folder}, got none: train first.")
+    state = torch.load(checkpoint, weights_only=False)
+    recipe.check_continues(Recipe.from_dict(state["recipe"]), state["step"])
+    architecture = architecture_of(recipe, state["patch"])
+    networks = architecture.networks(architecture.tokenizer())
+    networks.load_state_dict(state["average"])
+    return architecture, networks
 
 
 def _frozen(networks: Networks) -> Networks:
