@@ -10,7 +10,7 @@ import networkx as nx
 import xarray as xr
 
 from vico_lens import plot
-from vico_lens.plot.basis import SHARE, basis_of
+from vico_lens.plot.basis import basis_of
 from vico_lens.plot.wording import percent
 from vico_lens.report.markup import Markup, el, foreign, join
 from vico_lens.report.media import Figures, maps_strip, video_element
