@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vico_lens
+from tools.public_surface import resolved
 from vico_lens import errors
 from vico_lens.cli.app import VERBS
 
@@ -67,3 +69,13 @@ def test_rooms_are_those_that_the_linter_holds() -> None:
     assert folders | {"errors"} == rooms
     for page in (read("explanation/architecture.md"), (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         assert {name for name in rooms if not re.search(rf"^\| `{name}/?` \|", page, re.MULTILINE)} == set()
+
+
+def test_the_changelog_says_where_moved_modules_went() -> None:
+    changelog = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(vico_lens\.[\w.]+)` \| `(vico_lens\.[\w.]+)` \|$", changelog, re.MULTILINE)
+    assert len(rows) > 30
+    for old, new in rows:
+        assert resolved(new) is not None
+        with pytest.raises(ImportError):
+            importlib.import_module(old)
