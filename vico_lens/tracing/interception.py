@@ -9,36 +9,33 @@ Why forward hooks beside it: the mode knows tensors but not names. Hooks on ever
 paths; the innermost one at the time of the call is the attention module.
 
 Eager and sliced attention processors call no fused kernel. Their softmax results are collected instead, in the order in which
-they were computed, and put together when the module returns.
+they were computed, and put together when the module returns (`vico_lens.tracing.raw_calls`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vico_lens.errors import TracingError
+from vico_lens.tracing.multihead import FUSED, Projected, encoder_call, projected
+from vico_lens.tracing.process_settings import WRAPPER, eager_stance, native_backend
+from vico_lens.tracing.raw_calls import Attended, RawCall
 
-__all__ = ["Attended", "Interception", "Observer", "RawCall", "intercept", "suspended"]
+__all__ = ["Interception", "Observer", "intercept", "suspended"]
 
-_SDPA = torch.nn.functional.scaled_dot_product_attention
+_SDPA = torch._C._nn.scaled_dot_product_attention  # what torch.nn.functional names, unless someone put a wrapper there
 _SDPA_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _SOFTMAX = frozenset({torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax})
 _PROJECTIONS = ("to_q", "to_qkv", "q_proj", "qkv")
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # they attend through their children, which have hooks of their own
-_WRAPPER = "_orig_mod"  # what torch.compile puts between a module and its children in dotted paths
 
 _serials = itertools.count(1)
 
@@ -50,88 +47,6 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-
-
-@dataclass(frozen=True, slots=True)
-class RawCall:
-    """One softmax, as the model computed it.
-
-    Attributes
-    ----------
-    query, key : Tensor or None
-        ``[batch, head, token, channel]``, live: part of the autograd graph, nothing copied. None if only the result was seen.
-    mask : Tensor or None
-        As passed: boolean (True takes part) or additive, broadcastable to ``[batch, head, query, key]``.
-    causal : bool
-        The call asked for the lower triangle only.
-    scale : float
-        What the logits were multiplied with.
-    probabilities : Tensor or None
-        ``[batch, head, query, key]`` if the model computed its softmax itself.
-    """
-
-    query: Tensor | None
-    key: Tensor | None
-    mask: Tensor | None
-    causal: bool
-    scale: float
-    probabilities: Tensor | None = None
-
-
-@dataclass(slots=True)
-class Attended:
-    """One execution of one attention module: its path, and the calls it made.
-
-    Attributes
-    ----------
-    denoiser : str
-        Name under which the root module was given.
-    module : str
-        Dotted path below the root.
-    owner : nn.Module
-        The module itself.
-    conditioned : bool
-        Encoder states reached the module as an argument.
-    calls : list of RawCall
-        In order of execution; mostly one. Empty until `join` if the module computed its softmax itself.
-    pieces : list of Tensor
-        Softmax results of a module that called no fused kernel.
-    batch : int
-        Leading size of the module's input.
-    """
-
-    denoiser: str
-    module: str
-    owner: nn.Module
-    conditioned: bool
-    calls: list[RawCall] = field(default_factory=list)
-    pieces: list[Tensor] = field(default_factory=list)
-    batch: int = 0
-
-    def join(self) -> None:
-        """Put softmax results together to one call: sliced processors compute batch times head in slices.
-
-        Raises
-        ------
-        TracingError
-            If they do not make up a whole.
-        """
-        if self.calls or not self.pieces:
-            return
-        if len({piece.shape[1:] for piece in self.pieces}) == 1 and self.batch:
-            whole = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
-            if whole.ndim == 3 and whole.shape[0] % self.batch == 0:
-                whole = whole.reshape(self.batch, -1, *whole.shape[1:])
-            heads = getattr(self.owner, "heads", whole.shape[1])
-            if whole.ndim == 4 and tuple(whole.shape[:2]) == (self.batch, heads):
-                self.calls.append(RawCall(None, None, None, False, 1.0, whole))
-                return
-        shapes = ", ".join(str(tuple(piece.shape)) for piece in self.pieces[:4])
-        raise TracingError(
-            f"{self.denoiser}.{self.module}: expected softmax results that make up [batch * head, query, key] with batch "
-            f"{self.batch}, got {len(self.pieces)} of shape {shapes}. Use an attention processor that calls "
-            "scaled_dot_product_attention (in diffusers: model.set_default_attn_processor())."
-        )
 
 
 class Observer(Protocol):
@@ -186,11 +101,11 @@ class Interception:
     def __enter__(self) -> Interception:
         with ExitStack() as undo:  # a failure half-way through must not leave the first hooks behind
             for name, root in self._roots.items():
-                undo.enter_context(_native_backend(root, self.forced))
+                undo.enter_context(native_backend(root, self.forced))
                 for path, module in root.named_modules():
                     if module is root or (next(module.children(), None) is not None and not isinstance(module, _CONTAINERS)):
-                        self._hook(undo, name, path.replace(f"{_WRAPPER}.", ""), module, is_root=module is root)
-            undo.enter_context(_eager_stance(self._roots.values(), self.forced))
+                        self._hook(undo, name, path.replace(f"{WRAPPER}.", ""), module, is_root=module is root)
+            undo.enter_context(eager_stance(self._roots.values(), self.forced))
             if self._exclusive:
                 undo.enter_context(_floor(self._serial))
             undo.enter_context(_Mode(self))
@@ -198,8 +113,13 @@ class Interception:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.clear()
+        self._clear()
         self._cleanup.close()
+
+    def _clear(self) -> None:
+        while self._stack:
+            if (hidden := self._stack.pop().hidden) is not None:
+                hidden.__exit__(None, None, None)
 
     def _hook(self, undo: ExitStack, name: str, path: str, module: nn.Module, *, is_root: bool) -> None:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -207,7 +127,7 @@ class Interception:
                 self.elsewhere += is_root and threading.get_ident() != self._owner_thread
                 return
             if is_root:
-                self._stack.clear()  # entries left by an interrupt that no hook saw
+                self._clear()  # entries left by an interrupt that no hook saw
                 self.executed.clear()
                 self._observer.enter(name, module, args, kwargs)
             elif not self._stack:
@@ -217,12 +137,18 @@ class Interception:
             first = next((x for x in itertools.chain(args, kwargs.values()) if isinstance(x, Tensor)), None)
             run = Attended(name, path, module, isinstance(states, Tensor), batch=0 if first is None else first.shape[0])
             self._stack.append(run)
+            if isinstance(module, FUSED):
+                self._hide(run, module, args, kwargs)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             if self._deaf() or not self._stack or self._stack[-1].owner is not module:
                 return
             run = self._stack.pop()
             failed = output is None
+            if run.hidden is not None:
+                run.hidden.__exit__(None, None, None)
+                run.hidden = None
+                self._show_fused_layer(run, failed)
             if not failed and (run.calls or run.pieces):
                 self._observer.attended(run)
             if is_root:
@@ -230,6 +156,25 @@ class Interception:
 
         undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(after, always_call=True).remove)
+
+    def _hide(self, run: Attended, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Let a module run without function modes, see `vico_lens.tracing.multihead`, and note its call from its inputs."""
+        run.hidden = torch._C.DisableTorchFunction()
+        run.hidden.__enter__()
+        if isinstance(module, nn.MultiheadAttention):
+            run.calls.append(_from_projections(projected(module, args, kwargs)))
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            run.fused = encoder_call(module, args, kwargs)
+
+    def _show_fused_layer(self, run: Attended, failed: bool) -> None:
+        """Report the attention of an encoder layer whose attention module did not run by itself."""
+        path = f"{run.module}.self_attn"
+        if run.fused is None or failed or path in self.executed:
+            return
+        self.executed.add(path)
+        call = _from_projections(run.fused)
+        inner = Attended(run.denoiser, path, run.owner.self_attn, False, [call], batch=run.batch)  # type: ignore[arg-type]
+        self._observer.attended(inner)
 
     def _deaf(self) -> bool:
         return self._serial < _thread.floor or threading.get_ident() != self._owner_thread
@@ -262,6 +207,11 @@ class Interception:
             run.pieces.append(out)
 
 
+def _from_projections(operands: Projected) -> RawCall:
+    query, key, mask, scale = operands
+    return RawCall(_autocast(query), _autocast(key), _autocast(mask), False, scale)
+
+
 def _autocast(x: Any) -> Any:
     """An operand in the precision that the kernel will get it in: autocast rounds it behind this mode, and a mask with it."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype == torch.float64:
@@ -292,97 +242,6 @@ def suspended() -> Iterator[None]:
     ...     pass  # denoiser calls made here appear in no enclosing trace
     """
     with _floor(next(_serials)):
-        yield
-
-
-class _Shared:
-    """Contexts that hold for the whole process, shared by traces that overlap, in threads or one inside another.
-
-    The first trace enters a context, the last leaves it. Were each to put back what it found, the first to end would take the
-    setting from under the others, and the last would leave it changed for good.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._held: dict[object, tuple[AbstractContextManager[Any], Any, list[None]]] = {}
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._held
-
-    @contextmanager
-    def entered(self, key: object, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
-        """Be in the context of this key, and yield what it gave to whoever entered it first."""
-        with self.lock:
-            if key not in self._held:
-                context = make()
-                self._held[key] = context, context.__enter__(), []
-            context, given, holders = self._held[key]
-            holders.append(None)
-        try:
-            yield given
-        finally:
-            with self.lock:
-                holders.pop()
-                if not holders:
-                    del self._held[key]
-                    context.__exit__(None, None, None)
-
-
-_shared = _Shared()
-
-
-@contextmanager
-def _changed(owner: Any, name: str, value: object) -> Iterator[Any]:
-    """Hold an attribute at `value`, and yield what it was."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield before
-    finally:
-        setattr(owner, name, before)
-
-
-@contextmanager
-def _native_backend(root: nn.Module, forced: list[str]) -> Iterator[None]:
-    """Have diffusers dispatch to the fused kernel of torch, and put every setting back.
-
-    Both the processors' own backend and the process-wide one must go: resetting the former leaves the latter where it was.
-    """
-    if "diffusers" not in sys.modules:
-        yield
-        return
-    try:
-        dispatch = import_module("diffusers.models.attention_dispatch")
-    except ModuleNotFoundError:  # diffusers before 0.35 has no backends to choose from
-        yield
-        return
-    registry, native = dispatch._AttentionBackendRegistry, dispatch.AttentionBackendName.NATIVE
-    processors = {id(p): p for m in root.modules() if (p := getattr(m, "processor", None)) is not None}
-    with ExitStack() as undo:
-        with _shared.lock:  # one look at all of them: another trace may be about to end
-            found = [undo.enter_context(_shared.entered(id(registry), partial(_changed, registry, "_active_backend", native)))]
-            for place, processor in processors.items():
-                if place in _shared or getattr(processor, "_attention_backend", None) is not None:
-                    own = partial(_changed, processor, "_attention_backend", None)  # keeps the processor, and so its id
-                    found.append(undo.enter_context(_shared.entered(place, own)))
-        asked = {f"attention backend {getattr(backend, 'value', backend)} -> native" for backend in found}
-        forced += sorted(asked - {"attention backend native -> native", *forced})
-        yield
-
-
-@contextmanager
-def _eager_stance(roots: Iterable[nn.Module], forced: list[str]) -> Iterator[None]:
-    """Run compiled modules eagerly, for a compiled graph calls neither hooks nor modes."""
-    compiled = any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, _WRAPPER)
-        for root in roots
-        for module in root.modules()
-    )
-    if not compiled:
-        yield
-        return
-    forced.append("torch.compile -> eager")
-    with _shared.entered("stance", lambda: torch.compiler.set_stance("force_eager")):
         yield
 
 

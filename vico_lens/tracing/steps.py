@@ -91,10 +91,11 @@ class StepBook:
         if seen and reason == "assumed":
             branch, row = seen[0]
             raise TracingError(
-                f"expected the denoiser's forwards of one step to differ in branch or row, but forwards {self._labels[seen[0]] + 1} "
-                f"and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: their text is none that "
-                'encode_prompt returned inside the trace. Say what they are with vl.trace(pipe, passes=("cond", "uncond")), encode '
-                "the prompts inside the `with`, or mark the steps of your loop with run.step(index, timestep)."
+                "expected the denoiser's forwards of one step to differ in branch or row, but forwards "
+                f"{self._labels[seen[0]] + 1} and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: "
+                "their text is none that encode_prompt returned inside the trace. Say what they are with "
+                'vl.trace(pipe, passes=("cond", "uncond")), encode the prompts inside the `with`, or mark the steps of your loop '
+                "with run.step(index, timestep)."
             )
         new = tuple(None if label in self._labels else label for label in labels)
         self._labels.update({label: turn for label in new if label is not None})

@@ -59,8 +59,8 @@ def observe(
     layers : callable or None
         Takes a site and says whether to hand it out.
     rows : sequence of (str, int) or None
-        Guidance branch and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all conditional
-        if there is none.
+        Guidance branch and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all
+        conditional if there is none.
     step, timestep : int, float or None
         Take the place of those of the running call.
     grid : tuple of int or None
@@ -239,9 +239,10 @@ class Tracer:
         steps = None if timesteps is None else self.steps.steps_of_first_chunk(len(timesteps))
         if call is None and current.reason == "assumed":
             warnings.warn(
-                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that encode_prompt "
-                "did not return inside the trace: every row of its batch is taken for conditional, and neither prompt nor seed is "
-                "known. Encode the prompts inside the trace, or say what the forwards of a step are with vl.trace(pipe, passes=...).",
+                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that "
+                "encode_prompt did not return inside the trace: every row of its batch is taken for conditional, and neither prompt "
+                "nor seed is known. Encode the prompts inside the trace, or say what the forwards of a step are with "
+                "vl.trace(pipe, passes=...).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -304,9 +305,9 @@ class Tracer:
         missing = [branch for branch in self.capture.branches if branch not in self.steps.branches]
         if missing:
             raise TracingError(
-                f"expected the guidance branches {' and '.join(self.capture.branches)} of Capture(branch={self.capture.branch!r}), "
-                f"but the pipeline computes no {missing[0]} branch: guidance is off, starts at a later step, or is an input of this "
-                "model."
+                f"expected the guidance branches {' and '.join(self.capture.branches)} of "
+                f"Capture(branch={self.capture.branch!r}), but the pipeline computes no {missing[0]} branch: guidance is off, "
+                "starts at a later step, or is an input of this model."
             )
 
     def _refuse(self) -> None:

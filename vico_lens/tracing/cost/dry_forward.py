@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
 from vico_lens.tracing.attention_calls import Label, Pass, Watch
-from vico_lens.tracing.interception import Attended, intercept
+from vico_lens.tracing.interception import intercept
+from vico_lens.tracing.raw_calls import Attended
 from vico_lens.vocabulary.schema import AttentionCall, Branch
 
 __all__ = ["DryCalls", "dry_calls", "first_moment"]

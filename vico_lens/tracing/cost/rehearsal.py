@@ -28,7 +28,8 @@ from vico_lens.tracing.attention_calls import Pass, Watch
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import Cost, site_bytes
 from vico_lens.tracing.cost.dry_forward import DryCalls
-from vico_lens.tracing.interception import Attended, intercept
+from vico_lens.tracing.interception import intercept
+from vico_lens.tracing.raw_calls import Attended
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, TokenKind, TokenTable
 
 __all__ = ["rehearse"]
