@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
@@ -251,7 +252,8 @@ class Watch:
             return False
         if self._text_by_frame is None or self._text_by_frame[0] is not states:
             frames = states.unflatten(0, (forward.batch, -1))
-            self._text_by_frame = states, not bool((frames == frames[:, :1]).all())
+            rounding = 8 * torch.finfo(states.dtype).eps * states.abs().amax()  # FreeNoise interpolates between equal texts
+            self._text_by_frame = states, bool((frames - frames[:, :1]).abs().amax() > rounding)
         return self._text_by_frame[1]
 
     def _timestep(self, forward: Forward, call: RunningCall | None) -> float:

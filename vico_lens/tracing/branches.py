@@ -140,13 +140,15 @@ class EncodedTexts:
 
     def _roles(self, call: RunningCall | None) -> list[tuple[Branch | None, Tensor]]:
         """Branch of each text that was encoded, with its states one row at a time; None where two texts could be the prompt."""
-        prompts = None if call is None else call.prompts
-        texts = {tuple(entry.texts) for entry in self.entries if not entry.negative and entry.texts}
+        prompts, negatives = (None, None) if call is None else (call.prompts, call.negative_prompts)
+        several = len({tuple(entry.texts) for entry in self.entries if not entry.negative and entry.texts}) > 1
         roles: list[tuple[Branch | None, Tensor]] = []
         for entry in self.entries:
             role: Branch | None = "uncond" if entry.negative else "cond"
-            if not entry.negative and entry.texts and len(texts) > 1:
-                role = None if prompts is None else "cond" if entry.texts == prompts else "uncond"
+            if not entry.negative and entry.texts and several:  # texts that were encoded one by one, each as a prompt
+                texts = set(entry.texts)
+                negative = texts <= {"", *(negatives or ())}
+                role = "cond" if texts <= set(prompts or ()) else "uncond" if negative else None
             roles.append((role, entry.states.reshape(-1, *entry.states.shape[-2:])))
         return roles
 

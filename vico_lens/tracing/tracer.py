@@ -186,7 +186,7 @@ class Tracer:
         if restart < restarts - 1:  # its result is thrown away but for low frequencies
             current.record = False
             return
-        before, chunks = self.steps.current, len(self.steps.starts)
+        before, segments = self.steps.current, len(self.steps.starts)
         step = self.steps.enter(current.step, None if call is None else call.timesteps, type(self._pipe).__name__)
         current.step = step
         if step != before and before is not None:
@@ -195,8 +195,8 @@ class Tracer:
         if not self.started:
             check_budget(self._pipe, current, self.capture)
             self._start(current)
-        elif len(self.steps.starts) > chunks:
-            self._sink.annotate({"chunk_starts": self.steps.starts, "steps_planned": self.steps.planned})
+        elif len(self.steps.starts) > segments:
+            self._sink.annotate({"segment_starts": self.steps.starts, "steps_planned": self.steps.planned})
         current.record = self.steps.wanted and (call is None or call.first_order)
         if call is None or call.first_order:
             current.labels = self.steps.once(current.labels, current.turn, current.reason)
@@ -236,7 +236,7 @@ class Tracer:
     def _start(self, current: Pass) -> None:
         call = current.call
         timesteps = None if call is None else call.timesteps
-        steps = None if timesteps is None else self.steps.steps_of_first_chunk(len(timesteps))
+        steps = None if timesteps is None else self.steps.steps_of_first_segment(len(timesteps))
         if call is None and current.reason == "assumed":
             warnings.warn(
                 f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that "
