@@ -98,8 +98,12 @@ def stages_from_trace(
         data = select_run(data, step=step, branch=branch, prompt=prompt, layer=site.layer, heads=heads)
         weights = _joint(data, site) if site.kind == "joint" else _head_mean(data["weights"])
         if not bool(torch.isfinite(weights).all()):
+            holes = tree.attrs.get("missing")
+            advice = (
+                f"The run did not compute all of it (steps without: {holes}): choose others." if holes else "Trace in float32."
+            )
             raise AttributionError(
-                f"expected finite attention weights; {site.module} at step {step} holds NaN or infinity. Trace in float32."
+                f"expected finite attention weights; {site.module} at step {step} holds NaN or infinity. {advice}"
             )
         tokens = weights.shape[-1] if site.kind == "cross" else data.sizes.get("token", 0) if site.kind == "joint" else 0
         weights = weights.reshape(stage_shape(site.kind, site.grid, tokens))

@@ -178,9 +178,9 @@ class Watch:
                 return
             if moment.per_frame and rule.kind == "cross":
                 raise TracingError(
-                    f"{path}: expected one text for all frames of a video, got texts that differ from frame to frame (a prompt by "
-                    "frame number, as FreeNoise takes it), and a trace has one table of tokens. Give one prompt, or record the "
-                    'other attention only, with Capture(kinds=("spatial", "temporal")).'
+                    f"{path}: expected one text for all frames of a video, got texts that differ from frame to frame (a prompt "
+                    "by frame number, as FreeNoise takes it), and a trace has one table of tokens. Give one prompt, or record "
+                    'the other attention only, with Capture(kinds=("spatial", "temporal")).'
                 )
             self.book.recorded.add(path)
             self.emit(
@@ -251,7 +251,7 @@ class Watch:
         if states is None or len(states) <= forward.batch or len(states) % forward.batch:
             return False
         if self._text_by_frame is None or self._text_by_frame[0] is not states:
-            frames = states.unflatten(0, (forward.batch, -1))
+            frames = states.reshape(forward.batch, -1, *states.shape[1:])
             rounding = 8 * torch.finfo(states.dtype).eps * states.abs().amax()  # FreeNoise interpolates between equal texts
             self._text_by_frame = states, bool((frames - frames[:, :1]).abs().amax() > rounding)
         return self._text_by_frame[1]

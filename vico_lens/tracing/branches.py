@@ -221,8 +221,8 @@ class BranchReader:
         else:
             raise TracingError(
                 f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of a call of diffusers, or text "
-                f"that encode_prompt returned inside the trace, got {forward.batch} rows that cannot be told apart. Say what they "
-                'are with vl.trace(pipe, passes=...), such as passes=[("uncond", "cond")] for both branches in one batch.'
+                f"that encode_prompt returned inside the trace, got {forward.batch} rows that cannot be told apart. Say what "
+                'they are with vl.trace(pipe, passes=...), such as passes=[("uncond", "cond")] for both branches in one batch.'
             )
         return Labels(tuple(None if name is None else (name, row) for name in branches for row in range(base)), "stock")
 

@@ -68,7 +68,7 @@ def projected(module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapp
             part = part.reshape(batch, heads, *part.shape[1:])
         part = nn.functional.pad(part, (0, added))
         mask = part if mask is None else mask + part
-    query, key = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key))
+    query, key = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key))
     if mask is not None:
         mask = mask[(None,) * (4 - mask.ndim)]
     return query, key, mask, 1 / math.sqrt(query.shape[-1])

@@ -116,11 +116,13 @@ class Attended:
             return
         joined: list[RawCall] = []
         part: list[RawCall] = []
-        for call in self.calls:
+        missing = heads
+        for call, count in zip(self.calls, counts, strict=True):
             part.append(call)
-            if sum(call.query.shape[1] for call in part) == heads:  # type: ignore[union-attr]
+            missing -= count
+            if not missing:
                 joined.append(_joined(part))
-                part = []
+                part, missing = [], heads
         if part or not _alike(self.calls):
             raise TracingError(
                 f"{self.denoiser}.{self.module}: expected attention calls of all {heads} heads of the module, got "
@@ -132,8 +134,11 @@ class Attended:
 
 def _alike(calls: Sequence[RawCall]) -> bool:
     """Whether calls differ in nothing but the heads they compute."""
-    shapes = {(tuple(c.query[:, :1].shape), tuple(c.key[:, :1].shape), c.scale, c.causal, c.mask is None) for c in calls}  # type: ignore[index]
-    return len(shapes) == 1
+    facts = set()
+    for call in calls:
+        shapes = tuple(None if x is None else (x.shape[0], *x.shape[2:]) for x in (call.query, call.key))
+        facts.add((shapes, call.scale, call.causal, call.mask is None))
+    return len(facts) == 1
 
 
 def _joined(calls: Sequence[RawCall]) -> RawCall:

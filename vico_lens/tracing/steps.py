@@ -18,8 +18,8 @@ _MANY = 10_000
 class StepBook:
     """Counts the steps of one run through its segments, and keeps what was recorded in each.
 
-    A pipeline that makes a long video segment by segment goes through its timesteps again for each. Steps are numbered on, and the
-    capture's choice of steps holds for every segment.
+    A pipeline that makes a long video segment by segment goes through its timesteps again for each. Steps are numbered on, and
+    the capture's choice of steps holds for every segment.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ class StepBook:
             branch, row = seen[0]
             raise TracingError(
                 "expected the denoiser's forwards of one step to differ in branch or row, but forwards "
-                f"{self._labels[seen[0]] + 1} and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: "
-                "their text is none that encode_prompt returned inside the trace. Say what they are with "
+                f"{self._labels[seen[0]] + 1} and {turn + 1} of step {self.current} would both be the branch {branch!r} in row "
+                f"{row}: their text is none that encode_prompt returned inside the trace. Say what they are with "
                 'vl.trace(pipe, passes=("cond", "uncond")), encode the prompts inside the `with`, or mark the steps of your loop '
                 "with run.step(index, timestep)."
             )

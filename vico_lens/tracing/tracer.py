@@ -240,8 +240,8 @@ class Tracer:
         if call is None and current.reason == "assumed":
             warnings.warn(
                 f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that "
-                "encode_prompt did not return inside the trace: every row of its batch is taken for conditional, and neither prompt "
-                "nor seed is known. Encode the prompts inside the trace, or say what the forwards of a step are with "
+                "encode_prompt did not return inside the trace: every row of its batch is taken for conditional, and neither "
+                "prompt nor seed is known. Encode the prompts inside the trace, or say what the forwards of a step are with "
                 "vl.trace(pipe, passes=...).",
                 UserWarning,
                 stacklevel=2,

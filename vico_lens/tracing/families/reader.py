@@ -116,9 +116,9 @@ def _chosen(run: Attended, rule: Rule, forward: Forward) -> RawCall:
     if len(alike) > 1 and processor is not None and not type(processor).__module__.startswith("diffusers."):
         raise TracingError(
             f"{run.denoiser}.{run.module}: expected one attention call to the text, got {len(alike)} of the same size from "
-            f"{type(processor).__name__}, a processor that diffusers does not have: which of them holds the prompt cannot be told. "
-            "Put the stock processor back while tracing (in diffusers: model.set_default_attn_processor()), or register a Family "
-            "whose Rule for this module has a `read` function."
+            f"{type(processor).__name__}, a processor that diffusers does not have: which of them holds the prompt cannot be "
+            "told. Put the stock processor back while tracing (in diffusers: model.set_default_attn_processor()), or register a "
+            "Family whose Rule for this module has a `read` function."
         )
     return call
 
