@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from vico_lens.errors import InputError
-from vico_lens.vocabulary.schema import KINDS, AttentionSite, Branch, Form, Kind, Precision
+from vico_lens.vocabulary.schema import KINDS, AttentionCall, AttentionSite, Branch, Form, Kind, Precision
 from vico_lens.vocabulary.selection import Heads, Layers, Steps, listed, matches, whole_number
 
 __all__ = ["Capture", "parse_bytes"]
@@ -168,6 +168,16 @@ class Capture:
                 f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}."
             )
         return chosen
+
+    def only_heads(self, call: AttentionCall) -> AttentionCall:
+        """Return a call with the heads that are recorded."""
+        heads = self.chosen_heads(call.site)
+        if heads is None:
+            return call
+        query, key, probabilities = (None if x is None else x[heads] for x in (call.query, call.key, call.probabilities))
+        bias = call.bias if call.bias is None or call.bias.shape[0] == 1 else call.bias[heads]
+        site = replace(call.site, heads=len(heads))
+        return replace(call, site=site, query=query, key=key, bias=bias, probabilities=probabilities)
 
     def to_json(self) -> str:
         """Write the policy as JSON.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from types import FrameType
 
 from torch import Tensor
@@ -284,15 +283,7 @@ class Tracer:
         return (max([texts[0], *lengths]),)
 
     def _emit(self, call: AttentionCall) -> None:
-        heads = self.capture.chosen_heads(call.site)
-        if heads is not None:
-            call.site = replace(call.site, heads=len(heads))
-            call.query, call.key, call.probabilities = (
-                None if x is None else x[heads] for x in (call.query, call.key, call.probabilities)
-            )
-            if call.bias is not None and call.bias.shape[0] > 1:
-                call.bias = call.bias[heads]
-        self._sink.write(call)
+        self._sink.write(self.capture.only_heads(call))
         self.steps.record(call.site, call.branch, call.prompt)
 
     def _finish(self, step: int | None = None, failed: bool = False) -> None:

@@ -230,8 +230,8 @@ class AttentionSite:
     def shape(self, dims: Sequence[str]) -> tuple[int, ...]:
         """Return the lengths of the named axes.
 
-        >>> AttentionSite("unet.attn1", "spatial", (8, 4, 4), heads=4, head_size=16, tokens=0, order=0).shape(softmax_dims("spatial"))
-        (4, 8, 4, 4, 4, 4)
+        >>> AttentionSite("unet.attn1", "temporal", (8, 4, 4), heads=2, head_size=16, tokens=0, order=0).shape(["y", "key_frame"])
+        (4, 8)
         """
         sizes = self.sizes
         return tuple(sizes[dim] for dim in dims)
@@ -335,10 +335,10 @@ class TokenTable:
         """Return the table with padding at its end up to `length` tokens."""
         more = max(0, length - len(self))
         nothing, nowhere = ("",) * more, (-1,) * more
-        kinds: tuple[TokenKind, ...] = ("padding",) * more
+        kinds: list[TokenKind] = ["padding"] * more
         return TokenTable(
             self.text + nothing,
-            self.kind + kinds,
+            (*self.kind, *kinds),
             self.word + nothing,
             self.id + nowhere,
             self.start + nowhere,
