@@ -29,7 +29,7 @@ from vico_lens.tracing.multihead import FUSED, Projected, encoder_call, projecte
 from vico_lens.tracing.process_settings import WRAPPER, eager_stance, native_backend
 from vico_lens.tracing.raw_calls import Attended, RawCall
 
-__all__ = ["Interception", "Observer", "intercept", "suspended"]
+__all__ = ["Editor", "Interception", "Observer", "Operands", "intercept", "suspended"]
 
 _SDPA = torch._C._nn.scaled_dot_product_attention  # what torch.nn.functional names, unless someone put a wrapper there
 _SDPA_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -41,9 +41,14 @@ _serials = itertools.count(1)
 
 
 class _Thread(threading.local):
-    """Interceptions with a serial below `floor` see nothing in this thread."""
+    """Interceptions with a serial below `floor` see nothing in this thread, except `editors`: those that change calls.
+
+    `edited` is whether the call under way has been changed already, so that nested modes do not do it again.
+    """
 
     floor = 0
+    editors: tuple[Interception, ...] = ()
+    edited = False
 
 
 _thread = _Thread()
@@ -62,6 +67,17 @@ class Observer(Protocol):
         """Take note that the forward has ended."""
 
 
+Operands = dict[str, Any]
+"""Arguments of a fused call by name, or the ``logits`` of a softmax that the model computes itself."""
+
+
+class Editor(Observer, Protocol):
+    """An observer that changes what an attention module computes; interceptions entered inside or outside see it changed."""
+
+    def edit(self, run: Attended, operands: Operands) -> Operands | None:
+        """Return other operands for the call that `run` is about to make, or None to leave it as it is."""
+
+
 class _Mode(TorchFunctionMode):
     def __init__(self, interception: Interception) -> None:
         super().__init__()
@@ -71,11 +87,20 @@ class _Mode(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is _SDPA:
-            self._interception.fused(args, kwargs)
+        if func is not _SDPA and func not in _SOFTMAX:
             return func(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if func in _SOFTMAX:
+        innermost = not _thread.edited
+        if innermost:
+            for editor in _thread.editors:
+                args, kwargs = editor.edited(func is _SDPA, args, kwargs)
+        _thread.edited = True
+        try:
+            if func is _SDPA:
+                self._interception.fused(args, kwargs)
+            out = func(*args, **kwargs)
+        finally:
+            _thread.edited = not innermost
+        if func is not _SDPA:
             self._interception.softmax(out)
         return out
 
@@ -108,6 +133,8 @@ class Interception:
             undo.enter_context(eager_stance(self._roots.values(), self.forced))
             if self._exclusive:
                 undo.enter_context(_floor(self._serial))
+            if hasattr(self._observer, "edit"):
+                undo.enter_context(_editing(self))
             undo.enter_context(_Mode(self))
             self._cleanup = undo.pop_all()
         return self
@@ -177,7 +204,8 @@ class Interception:
         self._observer.attended(inner)
 
     def _deaf(self) -> bool:
-        return self._serial < _thread.floor or threading.get_ident() != self._owner_thread
+        hidden = self._serial < _thread.floor and self not in _thread.editors
+        return hidden or threading.get_ident() != self._owner_thread
 
     def fused(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Note a fused call under the innermost module."""
@@ -197,6 +225,20 @@ class Interception:
                 scale=1 / math.sqrt(query.shape[-1]) if scale is None else float(scale),
             )
         )
+
+    def edited(self, fused: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Let the editor of this interception change the operands of a call."""
+        if not self._stack or self._deaf():
+            return args, kwargs
+        run = self._stack[-1]
+        if fused:
+            operands = dict(zip(_SDPA_ARGUMENTS, args, strict=False)) | dict(kwargs)
+            changed = self._observer.edit(run, operands)  # type: ignore[attr-defined]  # only editors are asked
+            return (args, kwargs) if changed is None else ((), changed)
+        if not args or not any(hasattr(run.owner, name) for name in _PROJECTIONS) or args[0].ndim < 3:
+            return args, kwargs
+        changed = self._observer.edit(run, {"logits": args[0]})  # type: ignore[attr-defined]
+        return (args, kwargs) if changed is None else ((changed["logits"], *args[1:]), kwargs)
 
     def softmax(self, out: object) -> None:
         """Keep a softmax result if it can be the attention of the innermost module."""
@@ -230,6 +272,16 @@ def _floor(serial: int) -> Iterator[None]:
         yield
     finally:
         _thread.floor = before
+
+
+@contextmanager
+def _editing(interception: Interception) -> Iterator[None]:
+    before = _thread.editors
+    _thread.editors = (*before, interception)
+    try:
+        yield
+    finally:
+        _thread.editors = before
 
 
 @contextmanager
