@@ -8,6 +8,7 @@ word ``kites`` is none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from vico_lens import lexicon as lex
@@ -34,6 +35,7 @@ class _Walk:
         self.number: Number = ""
         self.acting: Number = ""  # number of a subject that an adverb or "who" separates from its verb
         self.role: Role = "subject"
+        self.joined = False  # whether "and" stands before
         self.several = False  # whether "and" joins the phrase to one before it
         self.verb_of: Number = ""  # number of the subject of the last verb, for one that "and" joins to it
         self.acted = False  # whether there was a verb before
@@ -121,6 +123,7 @@ class _Walk:
         else:
             self.acting = ""
         self.number = ""
+        self.joined = word.lower == "and"
         if word.lower in {"and", "or"}:
             self.several = bool(found) and word.lower == "and"
             if not found:
@@ -175,7 +178,8 @@ class _Walk:
         clause = not self.words[index].attached and self.acted and word not in lex.ING_ADJECTIVES  # ", passing a tree"
         if not (noun or passive or clause or (not self.chunk and ends)):
             return False
-        return word not in lex.ING_NOUNS or (noun and ends and not _last(self.words, index))
+        several = bool(self.chunk) and self.chunk[-1].plural
+        return word not in lex.ING_NOUNS or (noun and (ends or several) and not _last(self.words, index))
 
     def _is_verb_alone(self, word: Word, before: str, index: int, *, ends: bool, determined: bool) -> bool:
         """A word that no noun stands right before: behind an adverb, "who", "to", or "and" with a verb before it."""
@@ -183,6 +187,10 @@ class _Walk:
             return False
         if before in lex.PRONOUNS:
             return True
+        if determined and self.acted and word.known_verb and word.lower not in lex.NOUN_PLURALS:
+            behind_motion = before in lex.PARTICLES  # "who walks right carries a ..."
+            if not word.attached or (behind_motion and word.s_form):
+                return True
         if not word.attached and word.s_form and word.known_verb and word.lower not in lex.NOUN_PLURALS:
             following = self._next(index)  # ", begins to"
             return index > 0 and (determined or (following is not None and following.lower == "to"))
@@ -235,7 +243,9 @@ class _Walk:
     def _is_complement(self, index: int) -> bool:
         """Whether a direction word ends a motion ("moving right and"), and is not an adjective ("raising right hands")."""
         following = self._next(index)
-        return self.words[index].lower in lex.BREAKS or following is None or following.closed
+        if self.words[index].lower in lex.BREAKS or following is None or following.closed:
+            return True
+        return following.s_form and following.known_verb and following.lower not in lex.NOUN_PLURALS  # "who walks right carries"
 
     def _flush(self, index: int, *, acts: bool = False) -> Iterator[Phrase]:
         """Trim the run of words to a noun phrase, if there is one in it, and forget them."""
@@ -253,8 +263,10 @@ class _Walk:
         if words:
             self.collective = words[-1].lower in lex.COLLECTIONS and following == "of"
         if words and not _is_no_thing(words, number, following) and not self._is_camera(words, number):
-            role: Role = "subject" if acts and self.role != "setting" else self.role
+            role: Role = "subject" if acts and (self.role != "setting" or self.joined) else self.role
             start, stop = words[0].start, words[-1].stop
+            for before, after in pairwise(words):  # "(red:1.2) car" is named by what stands behind the markup
+                start = after.start if set(self.prompt[before.stop : after.start]) & set("():+[]{}<>") else start
             yield Phrase(self.prompt[start:stop], start, stop, role=role)
 
     def _is_camera(self, words: Sequence[Word], number: Number) -> bool:

@@ -92,7 +92,8 @@ BREAKS = (
     | _set("""
     and or but nor yet so as than then while whilst when where who whom that which if because although though until unless since
     not it he she they them him we you i me us slowly quickly next please it's he's she's they're we're i'm you're there's that's
-    here's let's don't doesn't isn't aren't can't won't
+    here's let's don't doesn't isn't aren't can't won't itself himself
+    herself themselves ourselves yourself myself
 """)
 )
 SIZES = _set("small large big tiny huge little giant")
@@ -136,7 +137,7 @@ QUALITIES = _set("""
 """)
 COLLECTIONS = _set("""
     group groups pair pairs bunch couple number lot lots set row rows herd flock pack swarm series variety collection pile stack
-    load handful crowd crowds kind kinds type types sort piece pieces part parts
+    load handful crowd crowds queue kind kinds type types sort piece pieces part parts
 """)
 ING_NOUNS = _set("""
     king ring wing thing string spring swing sling evening morning ceiling building painting drawing wedding clothing
@@ -198,7 +199,7 @@ VERBS = _set("""
     lead guide escort surround cover hold embrace cuddle nuzzle groom pet stroke tickle tease scare startle frighten flee escape
     rummage root forage scavenge host don bound stick point show present reveal display sell buy pay shop
     begin start try continue attempt seem appear want billow board devour consume shed mend strum flip overtake arrive depart wade
-    snorkel ski whistle recite narrate pluck patrol set pan zoom tilt cheer
+    head snorkel ski whistle recite narrate pluck patrol set pan zoom tilt cheer
 """)
 FOREIGN = _set("""
     el la los las un una unos unas del al con por para sobre entre y le les des du une et dans sur avec pour qui der die das den

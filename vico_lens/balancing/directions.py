@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vico_lens.balancing.movement import CARRIERS, FALLERS, IDLE, LIFTERS, MOVERS, RISERS, STEADY, THROWERS, forms_of
-from vico_lens.balancing.paths import Direction, direction_of_path, directions_in
+from vico_lens.balancing.paths import NAMED, Direction, direction_of_path, directions_in
 from vico_lens.concepts import Concept
 from vico_lens.phrases import Phrase, find_phrases, words_of
 
@@ -98,7 +98,7 @@ class _Clause:
             return []
         forms = forms_of(self.verb)
         if "respectively" in self.tail:
-            each = directions_in(self.tail)
+            each = [NAMED[word] for word in re.findall(r"\b(left|right|up|down)(?:wards?)?\b", self.tail)]
             return list(zip(self.subjects, each, strict=True)) if len(each) == len(self.subjects) else []
         found: list[tuple[Phrase, Direction | None]] = []
         if self.objects and not forms.isdisjoint(CARRIERS | THROWERS | LIFTERS | FALLERS):
@@ -122,6 +122,8 @@ def _of_subject(verb: str, tail: str, *, moved: bool) -> Direction | None:
     phrasal = re.match(r"\s*(up|down|off|out|over|in|on|away|back)\b", tail)
     if not forms.isdisjoint(IDLE) or _is_phrasal(forms, phrasal, tail):
         return None
+    if moved and not moving:
+        return None  # "a wall painted from left to right"
     if not forms.isdisjoint(STEADY):
         if phrasal and phrasal[1] in ("up", "down"):
             return _UP if "stand" in forms and phrasal[1] == "up" else None
@@ -202,8 +204,8 @@ def _is_direct(between: str) -> bool:
 def _continues(between: str) -> bool:
     """Whether a verb without a noun before it has the subject of the verb before: "jumps and runs", "It runs"."""
     words = [between[start:stop].lower() for start, stop in words_of(between)]
-    if words and words[-1] in {"and", "then"}:
-        return True
+    if "," in between or (words and words[-1] in {"and", "then"}):
+        return re.search(r"[.;!?]", between) is None
     return all(word in _BETWEEN or word in {"and", "but"} or word.endswith("ly") for word in words[-3:]) or bool(
         words and words[-1] in _PRONOUNS
     )
@@ -217,13 +219,18 @@ def _subjects(prompt: str, phrases: Sequence[Phrase], index: int) -> list[Phrase
     words = [between[start:stop].lower() for start, stop in words_of(between)]
     if words and words[-1] in _PRONOUNS:
         return []
-    if re.search(r"[.;!?,]", between) and not (words and words[0] in {"who", "which", "that", "both", "all", "each"}):
+    inserted = between.strip() == "," and all(phrase.kind == "noun" for phrase in phrases[:index])  # "two trucks, moving left, pass"
+    if re.search(r"[.;!?,]", between) and not inserted and not (words and words[0] in {"who", "which", "that", "both", "all", "each"}):
         return []
     if any(not (word in _BETWEEN or word.endswith("ly")) for word in words) and not _is_place(between):
         return []
-    found = [phrases[index - 1]]
     verb = phrases[index].text.split()[0].lower()
-    for earlier, later in zip(phrases[index - 2 :: -1] if index > 1 else [], phrases[index - 1 : 0 : -1], strict=False):
+    last = index - 1
+    if not verb.endswith(("ing", "ed")):  # a finite verb is not of "hat" in "a girl wearing a hat runs"
+        while last > 0 and (phrases[last].kind == "motion" or phrases[last].role == "setting" or _after_participle(phrases, last)):
+            last -= 1
+    found = [phrases[last]]
+    for earlier, later in zip(phrases[last - 1 :: -1] if last else [], phrases[last:0:-1], strict=False):
         joint = prompt[earlier.stop : later.start].lower()
         words = [joint[start:stop] for start, stop in words_of(joint)]
         single = verb.endswith("s") and not verb.endswith("ss")
@@ -233,6 +240,11 @@ def _subjects(prompt: str, phrases: Sequence[Phrase], index: int) -> list[Phrase
             break
         found.insert(0, earlier)
     return found
+
+
+def _after_participle(phrases: Sequence[Phrase], place: int) -> bool:
+    before = phrases[place - 1]
+    return before.kind == "motion" and before.text.split()[0].lower().endswith(("ing", "ed"))
 
 
 def _after_verb(phrases: Sequence[Phrase], phrase: Phrase) -> bool:

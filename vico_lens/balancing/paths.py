@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["Direction", "direction_of_path", "directions_in"]
+__all__ = ["NAMED", "Direction", "direction_of_path", "directions_in"]
 
 Direction = tuple[float, float]
 """Rows down and columns to the right, of length 1; (0, 0) for a concept that is told to stay."""
 
 _UP, _DOWN, _LEFT, _RIGHT = (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)
-_NAMED: dict[str, Direction] = {"left": _LEFT, "right": _RIGHT, "top": _UP, "up": _UP, "bottom": _DOWN, "down": _DOWN}
+NAMED: dict[str, Direction] = {"left": _LEFT, "right": _RIGHT, "top": _UP, "up": _UP, "bottom": _DOWN, "down": _DOWN}
+"""What single words of direction mean."""
 _SIDE = r"(?:the\s+)?(?:far\s+)?(left|right|top|bottom)(?:[\s-]+hand)?(?:\s+(?:side|edge|end|border|half|corner))?"
 _OF = r"(?:\s+of\s+(?:the|a|an)\s+\w+)?"
 _PATH = re.compile(rf"\b(?:from\s+)?{_SIDE}{_OF}[\s-]+(?:over\s+)?(?:to|towards?|into)[\s-]+{_SIDE}\b")
@@ -65,17 +66,17 @@ def _found(text: str, *, particle: bool) -> Iterator[tuple[int, Direction]]:
     taken = text
     for match in _PATH.finditer(text):
         taken = _blanked(taken, match)
-        first, last = _NAMED[match[1]], _NAMED[match[2]]
+        first, last = NAMED[match[1]], NAMED[match[2]]
         if (first[0] == 0) == (last[0] == 0) and first != last:
             yield match.start(), last
     for pattern in (_WARDS, _IN):
         for match in pattern.finditer(taken):
             taken = _blanked(taken, match)
-            yield match.start(), _NAMED[match[1]]
+            yield match.start(), NAMED[match[1]]
     for match in _TO.finditer(taken):
         taken = _blanked(taken, match)
         if match[2] or not match[3] or match[1] in ("top", "bottom"):  # "to the left of the tree" is a place
-            yield match.start(), _NAMED[match[1]]
+            yield match.start(), NAMED[match[1]]
     if not particle:
         return
     for match in _SKY.finditer(taken):
@@ -87,9 +88,9 @@ def _found(text: str, *, particle: bool) -> Iterator[tuple[int, Direction]]:
         if place or re.match(r"\s+(?:of|behind|alone)\b", after) or (match[1] == "right" and _NO_WAY.match(after)):
             continue
         if match[1] == "left" or _GOES_ON.match(after):
-            yield match.start(), _NAMED[match[1]]
+            yield match.start(), NAMED[match[1]]
     for match in _VERTICAL.finditer(taken):
-        yield match.start(), _NAMED[match[1] or match[2]]
+        yield match.start(), NAMED[match[1] or match[2]]
 
 
 def _blanked(text: str, match: re.Match[str]) -> str:
