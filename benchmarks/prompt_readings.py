@@ -1,6 +1,6 @@
 """Prompts of our own, read by hand: the things that they are about, and where they send them.
 
-Written for this purpose, none taken from a collection. One line a prompt.
+Written for this purpose, none taken from a collection. One line a prompt: the prompt, a bar, what was read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["DIRECTIONS", "PHRASES"]
 
 def _rows(text: str) -> dict[str, list[str]]:
     pairs = (line.split(" | ") for line in text.strip().splitlines())
-    return {prompt: found.split("; ") for prompt, found in pairs}
+    return {prompt: read.split("; ") for prompt, read in pairs}
 
 
 PHRASES: dict[str, list[str]] = _rows("""
@@ -174,8 +174,316 @@ a kangaroo hops past a koala | kangaroo; koala
 a seal balances a ball on its nose | seal; ball; nose
 an old man feeds pigeons in the square | old man; pigeons; square
 a cheetah outruns a gazelle | cheetah; gazelle
+a raccoon steals a sandwich from a picnic table | raccoon; sandwich; picnic table
+two otters hold hands while floating on a river | otters; hands; river
+the baker dusts flour over fresh loaves | baker; flour; fresh loaves
+a chameleon creeps along a vine toward a grasshopper | chameleon; vine; grasshopper
+four monks chant inside a candlelit temple | monks; candlelit temple
+an ostrich races a motorbike down an empty highway | ostrich; motorbike; empty highway
+a hummingbird sips nectar from a purple foxglove | hummingbird; nectar; purple foxglove
+three sailors haul a heavy rope on the deck | sailors; heavy rope; deck
+a vampire reads a newspaper in a coffin | vampire; newspaper; coffin
+a knight kneels before a queen | knight; queen
+a toddler stacks wooden blocks near a sleeping cat | toddler; wooden blocks; sleeping cat
+a firefighter sprays foam at a burning barn | firefighter; foam; burning barn
+five flamingos wade through a shallow lagoon | flamingos; shallow lagoon
+lightning strikes a lonely tree on a hill | lightning; lonely tree; hill
+a wizard conjures a ball of fire in a cave | wizard; ball; fire; cave
+an accordion player busks outside a metro station | accordion player; metro station
+a green parrot mimics a pirate | green parrot; pirate
+a jogger with headphones passes a bakery | jogger; headphones; bakery
+snowflakes settle on a red mailbox | snowflakes; red mailbox
+the violinist bows to the audience | violinist; audience
+a crocodile yawns beside a muddy river | crocodile; muddy river
+two hikers cross a rope bridge above a gorge | hikers; rope bridge; gorge
+a paper crane unfolds itself on a desk | paper crane; desk
+a sushi chef slices tuna with a sharp knife | sushi chef; tuna; sharp knife
+a rooster crows on top of a weather vane | rooster; weather vane
+an ant drags a leaf across a stone path | ant; leaf; stone path
+six penguins huddle together during a blizzard | penguins; blizzard
+a potter shapes clay on a wheel | potter; clay; wheel
+a blue whale breaches near a small fishing boat | blue whale; fishing boat
+the drummer twirls his sticks | drummer; sticks
+a skeleton dances with a scarecrow in a pumpkin field | skeleton; scarecrow; pumpkin field
+a ladybug crawls up a blade of grass | ladybug; blade; grass
+a nurse bandages a soldier's arm | nurse; soldier's arm
+eight rowers power a boat along a foggy canal | rowers; boat; foggy canal
+a tailor measures a customer in a dim shop | tailor; customer; dim shop
+a goose honks at a cyclist | goose; cyclist
+bubbles rise in a glass of champagne | bubbles; glass; champagne
+a lemur clings to a bamboo pole | lemur; bamboo pole
+an orange cat beside an orange | orange cat; orange
+a toy train circles a Christmas tree | toy train; Christmas tree
+a magician's assistant vanishes in a puff of smoke | magician's assistant; puff; smoke
+a stop-motion clip of clay figures building a castle | clay figures; castle
+a wide shot of camels crossing dunes at sunset | camels; dunes; sunset
+an astronaut floating in space, stars in the background, 8k, ultra detailed | astronaut; space; stars
+an abandoned lighthouse, stormy sea, dark clouds, dramatic mood | abandoned lighthouse; stormy sea; dark clouds
+a boy in a striped shirt and a girl with pigtails ride a tandem bicycle | boy; striped shirt; girl; pigtails; tandem bicycle
+a pink umbrella to the left of a yellow bench | pink umbrella; yellow bench
+a bowl of cherries behind a teapot | bowl; cherries; teapot
+a seagull perched on a wooden post | seagull; wooden post
+a globe spinning on a shelf | globe; shelf
+a deer drinks from a stream while birds sing | deer; stream; birds
+a fat cat lounging in a hammock under palm trees | fat cat; hammock; palm trees
+a metal spoon stirring tea in a porcelain cup | metal spoon; tea; porcelain cup
+the little mermaid brushes her long hair | mermaid; long hair
+a zebra and two gazelles drink at a waterhole | zebra; gazelles; waterhole
+a pair of scissors cuts ribbon | scissors; ribbon
+a gymnast on the balance beam performs a backflip | gymnast; balance beam; backflip
+two women chat over coffee in a cafe | women; coffee; cafe
+seven swans glide across a mirror-like lake | swans; mirror-like lake
+a detective examining footprints with a magnifying glass | detective; footprints; magnifying glass
+a bulldozer demolishes a brick wall | bulldozer; brick wall
+(a golden dragon:1.4) breathing fire, [castle], <lora:fantasy:0.6> | golden dragon; fire; castle
+a happy-looking corgi trots beside its owner | happy-looking corgi; owner
+an elderly couple feeds ducks by the pond | elderly couple; ducks; pond
+children's drawings come alive on paper | children's drawings; paper
+a beekeeper inspects hives in an orchard | beekeeper; hives; orchard
+a clownfish hides in an anemone | clownfish; anemone
+a mechanic tightens bolts under a car | mechanic; bolts; car
+a jaguar ambushes a capybara near the riverbank | jaguar; capybara; riverbank
+three nuns play football in a courtyard | nuns; football; courtyard
 """)
-"""Prompt to its noun phrases, in order of the prompt."""
+"""Prompt to its noun phrases, in the order of the prompt."""
 
-DIRECTIONS: dict[str, list[str]] = {}
-"""Prompt to ``thing: direction``."""
+DIRECTIONS: dict[str, list[str]] = _rows("""
+a ball rolls left | ball: left
+a ball rolls to the left | ball: left
+a ball rolls towards the right | ball: right
+a ball rolls from left to right | ball: right
+a ball rolls left to right | ball: right
+a ball rolls from the right to the left | ball: left
+a bus drives from the left side to the right side of the street | bus: right; street: none
+a bus driving right to left in front of a bank | bus: left; bank: none
+a snail creeping leftwards on a wall | snail: left; wall: none
+a crab scuttles rightward over the sand | crab: right; sand: none
+a cloud drifts to the right side of the picture | cloud: right
+a robot moves to the left of a table | robot: none; table: none
+a lamp to the left of a chair | lamp: none; chair: none
+a goat on the right of a barn | goat: none; barn: none
+a goat walking on the left side of a road | goat: none; road: none
+a truck is slowing down | truck: none
+a truck is speeding up | truck: none
+a boy waking up | boy: none
+a girl wakes up in a tent | girl: none; tent: none
+a street lamp lights up | street lamp: none
+two men setting up a tent | men: none; tent: none
+a candle lights up a room | candle: none; room: none
+a woman picks up a cup | woman: none; cup: none
+a boy looks up at the moon | boy: none; moon: none
+a girl looking left | girl: none
+a man turns left | man: none
+a statue facing right | statue: none
+a man pointing to the left | man: none
+a dog lying down on a rug | dog: none; rug: none
+a crowd is cheering up a player | player: none
+a building burns down | building: none
+a tower breaks down | tower: none
+a flower grows up through the snow | flower: none; snow: none
+a ball and a cube roll left and right respectively | ball: left; cube: right
+a dog and a cat run left and right respectively | dog: left; cat: right
+a ball rolls left, then right | ball: none
+a ball rolls left and then rolls right | ball: none
+a duck swims back and forth | duck: none
+an elevator goes up and down | elevator: none
+a lantern floats up | lantern: up
+a lantern floats upwards into the night | lantern: up; night: none
+a balloon rises | balloon: up
+a rocket ascending above a desert | rocket: up; desert: none
+a monkey climbs a tree | monkey: up; tree: none
+a monkey climbs down a tree | monkey: down; tree: none
+a monkey climbs into a car | monkey: none; car: none
+leaves falling from an oak | leaves: down; oak: none
+a stone falls off a cliff | stone: down; cliff: none
+a boy falls asleep | boy: none
+a couple falls in love | couple: none
+a feather drops to the floor | feather: down; floor: none
+a waiter drops a plate | waiter: none; plate: down
+a diver sinks to the bottom of the sea | diver: down; sea: none
+a plane descends towards an airport | plane: down; airport: none
+a girl throws a ball to the left | girl: none; ball: left
+a boy kicks a can to the right | boy: none; can: right
+a ball kicked to the right by a boy | ball: right; boy: none
+a puck is hit from left to right | puck: right
+a man pushes a cart to the right | man: right; cart: right
+a horse pulls a wagon from right to left | horse: left; wagon: left
+a crane lifts a container | crane: none; container: up
+a crane lowers a container | crane: none; container: down
+a flag is raised above a fort | flag: up; fort: none
+a red ball moving right and a blue cube moving left | red ball: right; blue cube: left
+a fox runs left while a wolf runs right | fox: left; wolf: right
+a fox runs left, a wolf runs right | fox: left; wolf: right
+a fox and a wolf run to the left | fox: left; wolf: left
+a fox and a wolf both moving right | fox: right; wolf: right
+a fox and a wolf run in opposite directions | fox: none; wolf: none
+a red kite drifts up while a blue kite drifts down | red kite: up; blue kite: down
+a tram moving left past a church | tram: left; church: none
+a tram passes a church, moving left | tram: left; church: none
+a bird flies right over the roof | bird: none; roof: none
+a bird flies to the right over the roof | bird: right; roof: none
+a car drives right in front of a bus | car: none; bus: none
+a frisbee flying right towards a dog | frisbee: right; dog: none
+a man standing still beside a river | man: still; river: none
+a cat sitting on a sofa | cat: still; sofa: none
+a statue stands on a square | statue: still; square: none
+a man stands up | man: up
+a man sits down | man: none
+a stone stays in place | stone: still
+a girl raises her right hand | girl: none; right hand: up
+a dog with its left paw in plaster walks slowly | dog: none; left paw: none
+a boy turns right and walks left | boy: left
+a car on the left moves to the right | car: right
+a balloon drifting slowly to the left across the sky | balloon: left; sky: none
+a fish swimming upward | fish: up
+water flows down a hill | water: down; hill: none
+rain falls on a roof | rain: down; roof: none
+smoke rises from a chimney | smoke: up; chimney: none
+the sun is rising over a lake | sun: up; lake: none
+the moon slowly sinks behind a hill | moon: down; hill: none
+a skier speeds down a slope | skier: down; slope: none
+a cyclist rides up a hill | cyclist: up; hill: none
+a man rolls up a carpet | man: none; carpet: none
+a barrel rolls down the stairs | barrel: down; stairs: none
+a drop runs down a window | drop: down; window: none
+a train moves from the top to the bottom of the screen | train: down
+a bubble moves from bottom to top | bubble: up
+a paper plane glides to the left across a room | paper plane: left; room: none
+a mouse darts to the right side of a kitchen | mouse: right; kitchen: none
+a duck appears. It swims to the left | duck: left
+a robot who is walking left, waving | robot: left
+a car is not moving left | car: none
+a dog jumps up and down | dog: none
+a boy throws a kite into the sky | boy: none; kite: up
+a girl running left with a dog | girl: left; dog: none
+a beetle crawls left along a branch and an ant crawls right along a stone | beetle: left; branch: none; ant: right; stone: none
+a worker shutting down a machine | worker: none; machine: none
+a kid blowing up a balloon | kid: none; balloon: none
+a man who warms up before a run | man: none
+a red car enters from the left and drives to the right | red car: right
+a ship sails right to left behind an island | ship: left; island: none
+a marble rolling from the left edge to the right edge of a table | marble: right; table: none
+a swan glides leftward, leaving ripples | swan: left
+a ball moves right, bounces off a wall and stops | ball: right; wall: none
+an arrow flies from left to right and hits a target | arrow: right; target: none
+the leaves turn brown and fall | leaves: down
+a bee flies away | bee: none
+a child slides down a slide | child: down; slide: none
+a hedgehog trundles to the right | hedgehog: right
+an otter paddling leftwards across a pond | otter: left; pond: none
+a zeppelin hovers and then drifts towards the left | zeppelin: left
+a skateboarder rolls from right to left past a mural | skateboarder: left; mural: none
+a tractor crosses the field from left to right | tractor: right; field: none
+the red lorry heads right while the green van heads left | red lorry: right; green van: left
+a marble and a coin slide to the right | marble: right; coin: right
+an eagle swoops down on a rabbit | eagle: down; rabbit: none
+a curtain rises on a stage | curtain: up; stage: none
+a drone takes off from a rooftop | drone: none; rooftop: none
+a chef warming up soup | chef: none; soup: none
+a boy giving up on a puzzle | boy: none; puzzle: none
+traffic slows down near a bridge | traffic: none; bridge: none
+a teacher writes on the left of a board | teacher: none; board: none
+a snail to the right of a mushroom | snail: none; mushroom: none
+a comet streaks from the top left to the bottom right | comet: none
+a bucket is lowered into a well | bucket: down; well: none
+a girl lifts a puppy | girl: none; puppy: up
+a golfer hits a ball to the left | golfer: none; ball: left
+a farmer pushes a wheelbarrow to the left | farmer: left; wheelbarrow: left
+an acorn falls from a branch | acorn: down; branch: none
+snowflakes are drifting down | snowflakes: down
+a bubble floating upwards in a glass | bubble: up; glass: none
+an escalator carries shoppers up | shoppers: up
+a cat jumps down from a shelf | cat: down; shelf: none
+a swimmer dives in | swimmer: none
+the dancers spin left and right | dancers: none
+a toy boat floats left, a paper boat floats right | toy boat: left; paper boat: right
+two planes fly in opposite directions | planes: none
+a boy and a girl walk left and right respectively | boy: left; girl: right
+a lion lies still in the grass | lion: none; grass: none
+a guard stands motionless at a gate | guard: still; gate: none
+a soldier remains still | soldier: still
+a white horse galloping right beside a fence | white horse: none; fence: none
+a squirrel scurries up a trunk | squirrel: up; trunk: none
+a raindrop slides down a leaf | raindrop: down; leaf: none
+the camera pans left over a city | city: none
+a hand waves left and right | hand: none
+a man looks to the left and walks to the right | man: right
+a ghost glides right, a bat flutters left | ghost: right; bat: left
+an arrow pointing up | arrow: none
+a wall painted from left to right | wall: none
+a queue of people moves to the left | people: left
+a plane climbing above clouds | plane: up; clouds: none
+a lift goes up while another lift goes down | lift: up
+a pendulum swings from left to right and back | pendulum: none
+the price drops | price: down
+a shark swimming toward the right side of the frame | shark: right
+a cyclist entering from the right side, riding left | cyclist: left
+a girl in a left corner runs right | girl: right
+a balloon being carried upward by the wind | balloon: up; wind: none
+a leaf blown to the right by the wind | leaf: right; wind: none
+a boat that sails leftward | boat: left
+a lizard darts right across a wall | lizard: right; wall: none
+a monk walks right through a gate | monk: none; gate: none
+a bus pulls up at a stop | bus: none; stop: none
+a couple breaking up | couple: none
+a worker shuts down a machine | worker: none; machine: none
+the sun sets behind hills | sun: none; hills: none
+a kite soars up into the sky | kite: up; sky: none
+a penguin waddles to the right along a shore | penguin: right; shore: none
+a gondola gliding from left to right under a bridge | gondola: right; bridge: none
+a moth flies towards the left | moth: left
+a rider on a black horse gallops left | rider: left
+a paper lantern drifting upwards over a lake | paper lantern: up; lake: none
+an avalanche rolls down a mountain | avalanche: down; mountain: none
+an elevator descends | elevator: down
+a spider lowers itself from a ceiling | ceiling: none
+a footballer kicks a ball left | footballer: none; ball: left
+the yellow ball bounces to the left and the green ball bounces to the right | yellow ball: left; green ball: right
+a tortoise crawling right to left on the beach | tortoise: left; beach: none
+a hot air balloon floats leftwards above fields | hot air balloon: left; fields: none
+a motorcycle speeds to the right | motorcycle: right
+a helicopter takes off | helicopter: none
+a rocket shoots up into the sky | rocket: up
+a man is sitting to the right of a woman | man: still; woman: none
+a dog runs to the left of a fence | dog: none; fence: none
+a plumber turning off a tap | plumber: none; tap: none
+a baby growing up | baby: none
+a boy gets up from bed | boy: none; bed: none
+a band lines up on a stage | band: none; stage: none
+a girl ties up her hair | girl: none; hair: none
+an old car breaks down on a road | old car: none; road: none
+a wall falls apart | wall: none
+the temperature goes up | temperature: up
+two trucks, moving left, pass a gas station | trucks: left; gas station: none
+a woman who walks right carries a basket | woman: right; basket: none
+a sled slides down from the top of a hill | sled: down; hill: none
+a snake slithers rightwards | snake: right
+a duck dives down | duck: down
+a fish jumps up | fish: up
+a crab moves sideways | crab: none
+a tank rolls forward | tank: none
+a bus turns right at a corner | bus: none; corner: none
+an archer shoots an arrow to the right | archer: none; arrow: right
+the left door opens | left door: none
+a robot with a red light on the right walks left | robot: left; red light: none
+a deer leaps left over a log | deer: left; log: none
+a circle and a square move towards the right and the left respectively | circle: right; square: left
+a tumbleweed blows from the left to the right across a road | tumbleweed: right; road: none
+leaves are blown to the left | leaves: left
+a mouse runs from the right edge of the screen to the left edge | mouse: left
+a train goes right, stops, and goes left | train: none
+a swing swings left and right | swing: none
+a candle standing on a table | candle: still; table: none
+a couple is walking right on a beach | couple: right; beach: none
+a man falls down | man: down
+a bird landing on a branch | bird: none; branch: none
+bubbles rising to the top of a tank | bubbles: up; tank: none
+a squirrel runs down a tree trunk | squirrel: down; tree trunk: none
+a whale swims from left to right, then a boat sails from right to left | whale: right; boat: left
+as a car drives to the left, a cat watches | car: left; cat: none
+a waiter carries a tray to the left | waiter: left; tray: left
+a sailor hoists a flag | sailor: none; flag: up
+the clouds move rightward while the moon stays still | clouds: right; moon: still
+a butterfly flutters upward from a flower | butterfly: up; flower: none
+""")
+"""Prompt to things and where each goes: ``left``, ``right``, ``up``, ``down``, ``still`` (it is told to stay), or ``none``."""

@@ -204,8 +204,9 @@ class _Walk:
         if before == "and" and (self.verb_of or (self.acted and determined)):
             following = self._next(index)
             object_ = following is not None and (determined or following.adverb or following.lower in lex.PARTICLES)
+            verb_only = word.lower not in lex.NOUN_PLURALS
             if word.s_form:
-                return self.verb_of != "many" and word.known_verb and word.lower not in lex.NOUN_PLURALS and (object_ or ends)
+                return self.verb_of != "many" and word.known_verb and (determined or (verb_only and (object_ or ends)))
             return self.verb_of == "many" and word.lower in lex.VERBS and (object_ or ends)
         return False
 
@@ -213,7 +214,7 @@ class _Walk:
         if self.number == "one":
             return not self.chunk[-1].s_form
         if _is_plural(self.chunk, self.number):
-            return (word.known_verb and word.lower not in lex.NOUN_PLURALS) or (self.collective and determined)
+            return (word.known_verb or determined) if self.collective else word.known_verb and word.lower not in lex.NOUN_PLURALS
         if word.lower in lex.NOUN_PLURALS:
             return determined
         return word.known_verb or (determined and ends)
@@ -294,7 +295,7 @@ def _is_no_thing(words: Sequence[Word], number: Number, following: str) -> bool:
     """Whether a run of words names no thing of its own: adjectives alone, a place, a medium, a quality, a number of things."""
     head = words[-1].lower
     if _only_adjectives(words):
-        return not (head in lex.NOUNS_TOO and number and len(words) < 3)
+        return not ((head in lex.NOUNS_TOO and number and len(words) < 3) or (head == "light" and len(words) > 1))
     if len(words) == 1 and words[0].past and head not in lex.PLURALS:
         return True
     if head in lex.PLACES and all(word.lower in lex.PLACES or word.adjective for word in words):

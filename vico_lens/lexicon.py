@@ -137,7 +137,7 @@ QUALITIES = _set("""
 """)
 COLLECTIONS = _set("""
     group groups pair pairs bunch couple number lot lots set row rows herd flock pack swarm series variety collection pile stack
-    load handful crowd crowds queue kind kinds type types sort piece pieces part parts
+    handful crowd crowds queue kind kinds type types sort piece pieces part parts
 """)
 ING_NOUNS = _set("""
     king ring wing thing string spring swing sling evening morning ceiling building painting drawing wedding clothing
@@ -166,8 +166,8 @@ S_NOUNS = _set("""
 """)
 NOUN_PLURALS = _set("""
     plants weights drums waves lights leaves flowers flies trees buildings mountains clouds stars rocks stones hands arms legs
-    eyes wings feathers streets roads walls windows doors cars boats ships trains planes clothes shoes books boxes bottles cups plates
-    fruits vegetables fields lakes rivers hills islands cliffs bubbles sparks flames shadows petals blossoms ripples riders
+    eyes wings feathers streets roads walls windows doors cars boats ships trains planes clothes shoes books boxes bottles
+    cups plates fruits vegetables fields lakes rivers hills islands cliffs bubbles sparks flames shadows petals blossoms ripples riders
     dancers drinks steps ruins towers houses roses horns nets parks ropes rings watches
 """)
 PLURALS = _set("""

@@ -287,7 +287,9 @@ LONG = (
 
 
 def test_a_long_prompt_gives_six_concepts_and_says_what_it_left_out() -> None:
-    with pytest.warns(UserWarning, match=r"11 phrases .* 6 of highest rank .*Left out: .*grey sky, white clouds\. Name the concepts"):
+    with pytest.warns(
+        UserWarning, match=r"11 phrases .* 6 of highest rank .*Left out: .*grey sky, white clouds\. Name the concepts"
+    ):
         found = find_concepts(LONG, tokenizer=Characters())
     assert [concept.name for concept in found] == ["young woman", "brown horse", "boy", "boat", "dogs", "ball"]
     every = find_concepts(LONG, tokenizer=Characters(), limit=None)

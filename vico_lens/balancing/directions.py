@@ -19,10 +19,11 @@ __all__ = ["Direction", "direction_of_motion", "directions_of"]
 
 _UP, _DOWN, _STILL = (-1.0, 0.0), (1.0, 0.0), (0.0, 0.0)
 _STAY = re.compile(r"^\W*(?:perfectly |completely )?(?:still|motionless|in place|stationary)\b")
-_BETWEEN = frozenset(
-    "is are was were be been being has have had can will who which that both all each also then just now not it he she they".split()
+_PRONOUNS = frozenset(("it", "he", "she", "they"))
+_BETWEEN = _PRONOUNS | frozenset(
+    ("is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "can", "will", "not")
+    + ("who", "which", "that", "both", "all", "each", "also", "then", "just", "now")
 )
-_PRONOUNS = frozenset("it he she they".split())
 
 
 def direction_of_motion(motion: str) -> Direction | None:
@@ -193,7 +194,9 @@ def _first_word(prompt: str, phrase: Phrase) -> tuple[int, int]:
     return phrase.start + start, phrase.start + stop
 
 
-_DIRECT = re.compile(r"^(?:\s+(?:a|an|the|its|his|her|their|my|your|one|two|three|four|five|some|small|big|large|tiny|little))*\s+$")
+_DIRECT = re.compile(
+    r"^(?:\s+(?:a|an|the|its|his|her|their|my|your|one|two|three|four|five|some|small|big|large|tiny|little))*\s+$"
+)
 
 
 def _is_direct(between: str) -> bool:
@@ -219,22 +222,35 @@ def _subjects(prompt: str, phrases: Sequence[Phrase], index: int) -> list[Phrase
     words = [between[start:stop].lower() for start, stop in words_of(between)]
     if words and words[-1] in _PRONOUNS:
         return []
-    inserted = between.strip() == "," and all(phrase.kind == "noun" for phrase in phrases[:index])  # "two trucks, moving left, pass"
-    if re.search(r"[.;!?,]", between) and not inserted and not (words and words[0] in {"who", "which", "that", "both", "all", "each"}):
+    inserted = between.strip() == "," and all(
+        phrase.kind == "noun" for phrase in phrases[:index]
+    )  # "two trucks, moving left, pass"
+    if (
+        re.search(r"[.;!?,]", between)
+        and not inserted
+        and not (words and words[0] in {"who", "which", "that", "both", "all", "each"})
+    ):
         return []
     if any(not (word in _BETWEEN or word.endswith("ly")) for word in words) and not _is_place(between):
         return []
     verb = phrases[index].text.split()[0].lower()
     last = index - 1
     if not verb.endswith(("ing", "ed")):  # a finite verb is not of "hat" in "a girl wearing a hat runs"
-        while last > 0 and (phrases[last].kind == "motion" or phrases[last].role == "setting" or _after_participle(phrases, last)):
+        while last > 0 and (
+            phrases[last].kind == "motion" or phrases[last].role == "setting" or _after_participle(phrases, last)
+        ):
             last -= 1
     found = [phrases[last]]
     for earlier, later in zip(phrases[last - 1 :: -1] if last else [], phrases[last:0:-1], strict=False):
         joint = prompt[earlier.stop : later.start].lower()
         words = [joint[start:stop] for start, stop in words_of(joint)]
         single = verb.endswith("s") and not verb.endswith("ss")
-        if earlier.kind != "noun" or earlier.role == "setting" or single or not (words[:1] == ["and"] or joint.strip().startswith(",")):
+        if (
+            earlier.kind != "noun"
+            or earlier.role == "setting"
+            or single
+            or not (words[:1] == ["and"] or joint.strip().startswith(","))
+        ):
             break
         if set(words) & {"while", "as", "when"} or _after_verb(phrases, earlier):
             break
@@ -254,4 +270,10 @@ def _after_verb(phrases: Sequence[Phrase], phrase: Phrase) -> bool:
 
 def _is_place(between: str) -> bool:
     """Whether the words between a noun and its verb only say where it is: "a ball on the left moving right"."""
-    return re.fullmatch(r"\s+(?:on|at|in|to)\s+the\s+(?:far\s+)?(?:left|right|top|bottom|middle|background|foreground)(?:\s+side)?\s*", between) is not None
+    return (
+        re.fullmatch(
+            r"\s+(?:on|at|in|to)\s+the\s+(?:far\s+)?(?:left|right|top|bottom|middle|background|foreground)(?:\s+side)?\s*",
+            between,
+        )
+        is not None
+    )
