@@ -2,8 +2,8 @@
 
 FILE is a JSON list of ``{"category", "prompt", "objects"[, "object_1", "d_1", ...]}`` (the form of a public benchmark of composed
 prompts, which is not ours to ship). An object counts as found if a phrase of its own ends with its words: "rabbit digs" is no
-rabbit, and neither is one phrase for two objects. Without FILE only the prompts of `benchmarks.prompt_readings` are measured: every
-thing and every direction of them was read by hand, so that what is found too much counts too.
+rabbit, and neither is one phrase for two objects. Without FILE only the prompts of `benchmarks.prompt_readings` are measured:
+every thing and every direction of them was read by hand, so that what is found too much counts too.
 """
 
 from __future__ import annotations

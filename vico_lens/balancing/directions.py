@@ -20,10 +20,9 @@ __all__ = ["Direction", "direction_of_motion", "directions_of"]
 _UP, _DOWN, _STILL = (-1.0, 0.0), (1.0, 0.0), (0.0, 0.0)
 _STAY = re.compile(r"^\W*(?:perfectly |completely )?(?:still|motionless|in place|stationary)\b")
 _PRONOUNS = frozenset(("it", "he", "she", "they"))
-_BETWEEN = _PRONOUNS | frozenset(
-    ("is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "can", "will", "not")
-    + ("who", "which", "that", "both", "all", "each", "also", "then", "just", "now")
-)
+_AUXILIARY = ("is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "can", "will", "not")
+_LINKING = ("who", "which", "that", "both", "all", "each", "also", "then", "just", "now")
+_BETWEEN = frozenset((*_PRONOUNS, *_AUXILIARY, *_LINKING))
 
 
 def direction_of_motion(motion: str) -> Direction | None:

@@ -11,10 +11,10 @@ def _set(text: str) -> frozenset[str]:
 
 MOVERS = _set("""
     move go walk run roll slide fly float drift drive swim crawl hop jump dart dash glide sail slink travel race speed march
-    gallop head come step skate ski surf ride scurry scamper shoot zoom cruise dive tumble slip stroll wander creep sneak inch scroll
-    pedal cycle bike row paddle waddle trot sprint jog leap flutter hover blow swing bounce fall rise sweep skip slither rush
-    hurry wheel coast swoop soar spiral stream flow pour drip run back advance proceed veer shift sled tiptoe stagger limp canter parade
-    wade trek hike stride prowl bound spin rotate
+    gallop head come step skate ski surf ride scurry scamper shoot zoom cruise dive tumble slip stroll wander creep sneak inch
+    scroll pedal cycle bike row paddle waddle trot sprint jog leap flutter hover blow swing bounce fall rise sweep skip
+    slither rush hurry wheel coast swoop soar spiral stream flow pour drip back advance proceed veer shift sled tiptoe stagger
+    limp canter parade wade trek hike stride prowl bound spin rotate
 """)
 """They change the place of their subject; a word of direction behind them says where to."""
 
@@ -34,10 +34,10 @@ STEADY = _set("stay stand sit remain rest")
 """Their subject keeps its place."""
 
 IDLE = _set("""
-    look gaze stare glance watch peek turn face point lean tilt wave nod bow read write count see smile wake light set slow warm
-    cool grow fill line show sign dress wrap zip curl clean build break close open give hold stop settle cheer calm heat dry end mix
-    light pile stack lay lie sit lock shut
-""") - _set("sit")
+    look gaze stare glance watch peek turn face point lean tilt wave nod bow read write count see smile wake light set slow
+    warm cool grow fill line show sign dress wrap zip curl clean build break close open give hold stop settle cheer calm heat
+    dry end mix pile stack lay lie lock shut
+""")
 """What words like "up" and "left" say behind them is no way through the picture."""
 
 _IRREGULAR = {
