@@ -23,7 +23,9 @@ _MOST = 8  # results a session keeps
 _COPIES = 3  # of one part's attention that are in memory while it is computed
 
 
-def costly(key: str, what: str, size: int, parts: Sequence[Callable[[], T]], join: Callable[[list[T]], T], advice: str) -> T | None:
+def costly(
+    key: str, what: str, size: int, parts: Sequence[Callable[[], T]], join: Callable[[list[T]], T], advice: str
+) -> T | None:
     """Return the result if it was computed before; else say what it costs and offer to compute it.
 
     Parameters

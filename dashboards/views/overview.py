@@ -40,7 +40,9 @@ if chosen != method:
 with notices.guarded("The influence of the concepts could not be computed."):
     if influence is None:
         quick = chosen != method
-        influence = cached.quick_look(*opened.key, names, steps[0]) if quick else cached.influence(*opened.key, chosen, names, steps)
+        influence = (
+            cached.quick_look(*opened.key, names, steps[0]) if quick else cached.influence(*opened.key, chosen, names, steps)
+        )
     story = story_of(opened, influence)
     with head:
         layout.heading(story.headline())

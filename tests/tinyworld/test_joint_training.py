@@ -104,9 +104,7 @@ def test_sizes_and_means_of_composed_clips(source):
     assert len(small) == LAYOUTS and len(free) == 2 * LAYOUTS and set(small) < set(free)
     assert (source.radii[small] < 3.71).all() and (source.radii[free] > 4.8).sum() == LAYOUTS
     prompt = parse_prompt("a small red circle moving up")
-    torch.testing.assert_close(
-        source.mean_clip(prompt, np.random.default_rng(0)), source.latents[small].float().mean(0)
-    )
+    torch.testing.assert_close(source.mean_clip(prompt, np.random.default_rng(0)), source.latents[small].float().mean(0))
     pair = parse_prompt("a small red circle moving left and a small blue square moving right")
     left, right = (source._members(item, 2) for item in pair.objects)
     fitting = [(a, b) for a in left for b in right if source._fits(np.array([a, b]), None)]
@@ -199,7 +197,9 @@ def test_plain_diffusers_loads_the_folder_and_computes_what_was_trained(folder):
     assert type(pipe) is CogVideoXPipeline
     assert {part.dtype for part in (pipe.transformer, pipe.vae, pipe.text_encoder)} == {torch.float32}
     caught = []
-    handle = pipe.transformer.register_forward_hook(lambda module, args, kwargs, output: caught.append((kwargs, output)), with_kwargs=True)
+    handle = pipe.transformer.register_forward_hook(
+        lambda module, args, kwargs, output: caught.append((kwargs, output)), with_kwargs=True
+    )
     pipe.set_progress_bar_config(disable=True)
     prompt, start = "a red circle moving right", torch.randn(1, 8, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     options = {"num_frames": 8, "num_inference_steps": 1, "guidance_scale": 2.5, "max_sequence_length": MAX_TOKENS}

@@ -47,8 +47,7 @@ class Validation:
             noisy = (1 - at) * clips + at * self.noise
             errors = [
                 (
-                    architecture.velocity(networks, noisy[part], levels[part], tokens[part])
-                    - (self.noise[part] - clips[part])
+                    architecture.velocity(networks, noisy[part], levels[part], tokens[part]) - (self.noise[part] - clips[part])
                 ).square()
                 for part in torch.arange(len(clips)).split(_BATCH)
             ]
