@@ -160,7 +160,7 @@ def forms(seed: int) -> list[Operator]:
 
 @pytest.mark.usefixtures("streaming")
 @given(st.integers(0, 1 << 32), st.sampled_from([Blend(), Blend(0.3, 0.7), Blend(1.0, 1.0)]))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 def test_path_products_equal_their_definitions(seed: int, blend: Blend) -> None:
     for operator in forms(seed):
         batch, queries, keys = operator.shape
@@ -225,7 +225,7 @@ def test_moved_maps_are_area_means_of_queries_and_area_sums_of_keys(seed: int) -
 # -- graphs ----------------------------------------------------------------------------------------------------------------------------
 
 
-def draw_stages(seed: int, *, grad: bool = False) -> tuple[list[Stage], list[Tensor]]:
+def draw_stages(seed: int, *, grad: bool = False, masks: tuple[str, ...] = MASKS) -> tuple[list[Stage], list[Tensor]]:
     """Two to four sites on up to two grids, brought to one; some joint."""
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     grid = (choose.randint(1, 3), choose.randint(1, 3), choose.randint(1, 3))
@@ -236,7 +236,7 @@ def draw_stages(seed: int, *, grad: bool = False) -> tuple[list[Stage], list[Ten
     kinds.insert(choose.randint(0, len(kinds)), text[0])
     calls = [
         random_call(
-            kind, choose.choice((grid, coarse)), tokens, generator, order, mask=choose.choice(MASKS), framed=choose.random() < 0.5
+            kind, choose.choice((grid, coarse)), tokens, generator, order, mask=choose.choice(masks), framed=choose.random() < 0.5
         )  # type: ignore[arg-type]
         for order, kind in enumerate(kinds)
     ]
@@ -246,7 +246,7 @@ def draw_stages(seed: int, *, grad: bool = False) -> tuple[list[Stage], list[Ten
 
 @pytest.mark.usefixtures("streaming")
 @given(st.integers(0, 1 << 32), st.sampled_from([("share", 0.5), ("share", 0.9), ("share", 0.0), ("add", 0.5)]))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_passes_over_operators_equal_those_over_edges(seed: int, capacities: tuple[str, float]) -> None:
     stages, _ = draw_stages(seed)
     residual, rho = capacities
@@ -270,7 +270,8 @@ def test_passes_over_operators_equal_those_over_edges(seed: int, capacities: tup
 @given(seed=st.integers(0, 1 << 32))
 @settings(deadline=None, max_examples=25)
 def test_gradients_of_streamed_passes_equal_those_of_the_definition(method, seed: int) -> None:
-    stages, leaves = draw_stages(seed, grad=True)
+    # A row of biases that drown its logits has no gradient worth the name.
+    stages, leaves = draw_stages(seed, grad=True, masks=("none", "keys", "pairs", "soft"))
     if any(isinstance(stage.operator, resampled.ResampledOperator) for stage in stages) and method is not rollout:
         return
     sources = [[0]]

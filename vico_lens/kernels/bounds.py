@@ -15,7 +15,7 @@ from vico_lens.kernels.greedy import greedy_flow
 from vico_lens.kernels.layered import LayeredGraph, Levels
 from vico_lens.kernels.products import path_product
 
-__all__ = ["bracket", "reach_from_sinks", "reach_from_sources", "sum_min_bound", "widest_path"]
+__all__ = ["bracket", "reach_from_sinks", "reach_from_sources", "sum_min_bound", "upper_of", "widest_path"]
 
 
 def widest_path(graph: Levels, sources: Sequence[Sequence[int]] | None = None) -> Tensor:
@@ -64,10 +64,13 @@ def sum_min_bound(graph: Levels, sources: Sequence[Sequence[int]] | None = None,
     over the levels is the bound. The first level is the chain from the sink, the last the chain from the source.
     """
     supply = graph.supply(sources)
-    received = reach_from_sources(graph, supply)
-    delivered = reach_from_sinks(graph, graph.sink(sinks))
+    return upper_of(supply, reach_from_sources(graph, supply), reach_from_sinks(graph, graph.sink(sinks)))
+
+
+def upper_of(supply: Sequence[Tensor], received: Sequence[Tensor], delivered: Sequence[Tensor]) -> Tensor:
+    """`sum_min_bound`, given what nodes of each level are supplied, receive and deliver."""
     bounds = []
-    later = graph.like.new_zeros(())
+    later = supply[0].new_zeros(())
     for level in reversed(range(len(supply))):
         bounds.append(_meet(received[level], delivered[level]) + later)
         later = later + _meet(supply[level], delivered[level])

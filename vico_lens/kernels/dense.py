@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vico_lens.kernels.operators import STRIP, Operator, Strip
+from vico_lens.kernels.operators import STRIP, Operator, Strip, overlaps
 
 __all__ = ["DenseOperator"]
 
@@ -48,16 +48,17 @@ class DenseOperator(Operator):
         """Columns of the map."""
         return self.weights[..., torch.as_tensor(keys, device=self.device)]
 
-    def strips(self) -> Iterator[Strip]:
+    def strips(self, items: slice | None = None, queries: slice | None = None) -> Iterator[Strip]:
         """Views of the map: as many batch items as fit, or one item's queries in parts."""
-        batch, queries, keys = self.shape
+        batch, count, keys = self.shape
         weights = self.weights.detach()
-        items, rows = max(1, STRIP // (queries * keys)), max(1, min(queries, STRIP // keys))
-        for first in range(0, batch, items):
-            some = slice(first, min(first + items, batch))
-            for row in range(0, queries, rows):
-                part = slice(row, min(row + rows, queries))
-                yield Strip(some, part, weights[some, part].mT)
+        size, rows = max(1, STRIP // (count * keys)), max(1, min(count, STRIP // keys))
+        for first in range(0, batch, size):
+            some = slice(first, min(first + size, batch))
+            for row in range(0, count, rows):
+                part = slice(row, min(row + rows, count))
+                if overlaps(some, items) and overlaps(part, queries):
+                    yield Strip(some, part, weights[some, part].mT)
 
     def dense(self) -> Tensor:
         """The map as it was given."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.operators import STRIP, Operator, Strip, refuse_large
+from vico_lens.kernels.operators import STRIP, Operator, Strip, overlaps, refuse_large
 from vico_lens.kernels.softmax import (
     MASKED,
     Normaliser,
@@ -227,21 +227,23 @@ class FactorOperator(Operator):
                 raise InputError("expected finite query and key; got NaN or infinity. Trace in float32.")
         return self._kept
 
-    def strips(self) -> Iterator[Strip]:
+    def strips(self, items: slice | None = None, queries: slice | None = None) -> Iterator[Strip]:
         """Whole maps of as many batch items as fit, or some queries of one item by all keys."""
-        batch, queries, keys = self.query.shape[1], self.query.shape[2], self.key.shape[2]
-        items = _SMALL // (self.heads * queries * keys)
-        if not items:
+        batch, size = self.query.shape[1], _SMALL // (self.heads * self.query.shape[2] * self.key.shape[2])
+        if not size:
             for item in range(batch):
-                yield from self._strips_of(item)
+                if overlaps(slice(item, item + 1), items):
+                    yield from self._strips_of(item, queries)
             return
-        for first in range(0, batch, items):
-            some = slice(first, min(first + items, batch))
+        for first in range(0, batch, size):
+            some = slice(first, min(first + size, batch))
+            if not overlaps(some, items):
+                continue
             with torch.no_grad():
                 weights = self._whole(slice(0, self.heads), some).mean(0)[:, self.first_query :, self.first_key :]
             yield Strip(some, slice(0, self.shape[1]), weights.mT)
 
-    def _strips_of(self, item: int) -> Iterator[Strip]:
+    def _strips_of(self, item: int, wanted: slice | None) -> Iterator[Strip]:
         """Strips of one batch item: query block, key block, then all heads, whose mean must be whole before a minimum."""
         peak, total = self.normaliser()
         queries, keys = self.query.shape[2], self.key.shape[2]
@@ -250,6 +252,9 @@ class FactorOperator(Operator):
         block = torch.empty(min(_KEYS, keys) * rows, dtype=self.dtype, device=self.device)
         for first in range(self.first_query, queries, rows):
             here = slice(first, min(first + rows, queries))
+            part = slice(first - self.first_query, here.stop - self.first_query)
+            if not overlaps(part, wanted):
+                continue
             height = here.stop - here.start
             strip = buffer[: keys * height].view(keys, height).zero_()
             for there in self._key_blocks():
@@ -257,11 +262,7 @@ class FactorOperator(Operator):
                 for head in range(self.heads):
                     strip[there] += self._weights_of(head, item, here, there, peak, total, out)
             strip /= self.heads
-            yield Strip(
-                slice(item, item + 1),
-                slice(first - self.first_query, here.stop - self.first_query),
-                strip[None, self.first_key :],
-            )
+            yield Strip(slice(item, item + 1), part, strip[None, self.first_key :])
 
     def _key_blocks(self) -> Iterator[slice]:
         keys = self.key.shape[2]

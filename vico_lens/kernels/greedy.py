@@ -14,7 +14,7 @@ from torch import Tensor
 from vico_lens.errors import InputError
 from vico_lens.kernels.layered import Block, LayeredGraph, Levels
 
-__all__ = ["greedy_flow", "push_once", "sinks_at_once"]
+__all__ = ["greedy_flow", "push_from", "push_once", "sinks_at_once"]
 
 # Elements of the largest temporary of a batch of sinks, and of the capacities of a batch of flows.
 _ONE_BLOCK = 1 << 22
@@ -69,11 +69,16 @@ def push_once(graph: Levels, supply: Sequence[Tensor], sink: Tensor) -> tuple[Te
     reach = [sink]
     for link in reversed(graph.links):
         reach.insert(0, link.narrow_sum(reach[0], back=True))
+    return push_from(graph, supply, sink, reach), reach
+
+
+def push_from(graph: Levels, supply: Sequence[Tensor], sink: Tensor, reach: Sequence[Tensor]) -> Tensor:
+    """Flow delivered by one greedy round, ``[source, sink]``, given what each node can deliver, ``[sink, node]`` a level."""
     held = torch.minimum(supply[0][:, None], reach[0])
     for level, link in enumerate(graph.links):
         arrived = link.push(_share(held, reach[level]), reach[level + 1])
         held = arrived + torch.minimum(supply[level + 1][:, None], (reach[level + 1] - arrived).clamp(min=0))
-    return torch.minimum(held, sink).sum(-1), reach
+    return torch.minimum(held, sink).sum(-1)
 
 
 def _useful(block: Block, capacity: Tensor, reach: Tensor) -> Tensor:

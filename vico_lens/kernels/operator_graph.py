@@ -6,8 +6,9 @@ solver, a drawing, networkx) takes that one; rollout, widest paths, (+, min) bou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -18,7 +19,26 @@ from vico_lens.kernels.operators import Blend, Operator
 from vico_lens.kernels.stages import Grid, Stage
 from vico_lens.kernels.subgraph import Residual
 
-__all__ = ["OperatorGraph", "OperatorLink"]
+__all__ = ["Edges", "OperatorGraph", "OperatorLink"]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Some edges of a link: every source of a batch item to every target of it.
+
+    Attributes
+    ----------
+    source : Tensor
+        Node numbers within the level, ``[batch, source]``.
+    target : Tensor
+        Node numbers within the next level, ``[batch, target]``.
+    capacity : Tensor
+        ``[batch, source, target]``.
+    """
+
+    source: Tensor
+    target: Tensor
+    capacity: Tensor
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,39 @@ class OperatorLink:
             into = torch.stack([columns[[tokens.index(token) for token in source]].max(0).values for source in sources])
         into = into * self.blend.new
         return torch.cat([into.new_zeros(len(into), self.text), into], -1) if self.text else into
+
+    @property
+    def edge_count(self) -> int:
+        """Edges between the two levels."""
+        still = prod(self.stage.grid) if self.kind == "cross" else prod(self.stage.operator.shape)
+        return still + (self.text if self.kind != "joint" else 0)
+
+    def edges(self, dtype: torch.dtype) -> Iterator[Edges]:
+        """All edges between the two levels in some parts, those of nodes that the site leaves alone first."""
+        operator = self.stage.operator
+        video = prod(self.stage.grid)
+        number = torch.arange(self.text + video, device=operator.device)
+        still = number if self.kind == "cross" else number[: 0 if self.kind == "joint" else self.text]
+        if len(still):
+            capacity = torch.where(still < self.text, 1.0, self.blend.keep).to(dtype)
+            yield Edges(still[:, None], still[:, None], capacity[:, None, None])
+        if self.kind == "cross":
+            return
+        nodes = self.stage.gather(number if self.kind == "joint" else number[self.text :])
+        for strip in operator.open().strips():
+            yield Edges(nodes[strip.batch], nodes[strip.batch, strip.queries], self.blend.capacity(strip, dtype))
+
+    def pooled(self, cell: Tensor, cells: int) -> Tensor:
+        """Capacities added over the cells of both ends, ``[cell, cell]``, in float64; `cell` numbers the cell of each node."""
+        total = torch.zeros(cells, cells, dtype=torch.float64, device=cell.device)
+        still = cell if self.kind == "cross" else cell[: 0 if self.kind == "joint" else self.text]
+        capacity = torch.full((len(still),), self.blend.keep, dtype=torch.float64, device=cell.device)
+        capacity[: self.text] = 1
+        total.view(-1).index_add_(0, still * (cells + 1), capacity)
+        if self.kind == "cross":
+            return total
+        inside = self.stage.gather(cell if self.kind == "joint" else cell[self.text :])
+        return total + self.stage.operator.open().pooled(inside, inside, cells, self.blend)
 
     def _across(
         self, values: Tensor, move: Callable[[Operator, Tensor], Tensor], still: Callable[[Tensor, float], Tensor]

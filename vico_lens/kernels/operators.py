@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from vico_lens.errors import InputError
 from vico_lens.kernels.products import ProductKind, path_product_of_finite
 
-__all__ = ["ATTENTION", "LARGEST_MAP", "STRIP", "Blend", "Operator", "Strip", "refuse_large"]
+__all__ = ["ATTENTION", "LARGEST_MAP", "STRIP", "Blend", "Operator", "Strip", "overlaps", "refuse_large"]
 
 STRIP = 1 << 21
 """Entries of a strip: 8 MiB in float32. A strip has at least one query."""
@@ -88,8 +88,14 @@ class Operator(ABC):
         """Weights of some keys at every query, ``[batch, query, chosen key]``; differentiable."""
 
     @abstractmethod
-    def strips(self) -> Iterator[Strip]:
-        """The whole map strip by strip, without a gradient; the same strips with the same numbers at every call."""
+    def strips(self, items: slice | None = None, queries: slice | None = None) -> Iterator[Strip]:
+        """The whole map strip by strip, without a gradient; the same strips with the same numbers at every call.
+
+        Parameters
+        ----------
+        items, queries : slice, optional
+            Skip strips that hold none of these batch items, or none of these queries.
+        """
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -288,6 +294,11 @@ class _Pass(torch.autograd.Function):
             *(total if need else None for total, need in zip(to_values, needs[:count], strict=True)),
             *parameters,
         )
+
+
+def overlaps(first: slice, second: slice | None) -> bool:
+    """Whether two ranges have a member in common; ``None`` is everything."""
+    return second is None or (first.start < second.stop and second.start < first.stop)
 
 
 def refuse_large(shape: Sequence[int], what: str = "this site's map") -> None:

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from vico_lens.kernels.operators import LARGEST_MAP, STRIP, Operator, Strip, refuse_large
+from vico_lens.kernels.operators import LARGEST_MAP, STRIP, Operator, Strip, overlaps, refuse_large
 from vico_lens.kernels.resampling import area_matrix, resample_axes
 
 __all__ = ["Axes", "ResampledOperator"]
@@ -142,15 +142,17 @@ class ResampledOperator(Operator):
         keys = Axes(self.keys.here, self.keys.there, self.keys.text - first_key)
         return ResampledOperator(self.site.part(first_query, first_key), self.batch, queries, keys)
 
-    def strips(self) -> Iterator[Strip]:
+    def strips(self, items: slice | None = None, queries: slice | None = None) -> Iterator[Strip]:
         """Strips of the resampled map, each from the rows of the site's maps that its queries average over."""
-        batch, queries, keys = self.shape
+        batch, count, keys = self.shape
+        rows = max(1, min(count, STRIP // keys))
         with torch.no_grad():
             for item in range(batch):
-                found = self._items(item)
-                rows = max(1, min(queries, STRIP // keys))
-                for first in range(0, queries, rows):
-                    here = slice(first, min(first + rows, queries))
+                found = self._items(item) if overlaps(slice(item, item + 1), items) else []
+                for first in range(0, count if found else 0, rows):
+                    here = slice(first, min(first + rows, count))
+                    if not overlaps(here, queries):
+                        continue
                     index, share = self.queries.share(here, self.device, self.dtype)
                     strip = torch.zeros(keys, len(share), dtype=self.dtype, device=self.device)
                     for place, part in found:
@@ -160,17 +162,18 @@ class ResampledOperator(Operator):
     def _rows(self, item: int, index: Tensor, share: Tensor) -> Tensor:
         """Some resampled queries of one item of the site, ``[key, query]``."""
         out = torch.zeros(self.shape[2], share.shape[0], dtype=self.dtype, device=self.device)
-        for rows, weights in self._site_rows(item):
+        reads = slice(int(index.min()), int(index.max()) + 1)
+        for rows, weights in self._site_rows(item, reads):
             inside = (index >= rows.start) & (index < rows.stop)
             if bool(inside.any()):
                 out += self.keys.add((weights[:, index[inside] - rows.start] @ share[:, inside].mT).mT).mT
         return out
 
-    def _site_rows(self, item: int) -> Iterator[tuple[slice, Tensor]]:
+    def _site_rows(self, item: int, reads: slice) -> Iterator[tuple[slice, Tensor]]:
         if item in self._whole_items:
             yield slice(0, self.site.shape[1]), self._whole_items[item]
             return
-        for strip in self.site.strips():
+        for strip in self.site.strips(slice(item, item + 1), reads):
             if strip.batch.start <= item < strip.batch.stop:
                 yield strip.queries, strip.weights[item - strip.batch.start]
 
