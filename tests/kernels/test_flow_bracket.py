@@ -21,6 +21,7 @@ from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.maxflow import max_flow
 from vico_lens.kernels.maxflow_reference import max_flow_definition
 from vico_lens.kernels.operator_graph import OperatorGraph
+from vico_lens.tinyworld.demonstration import demo_trace
 
 
 def holds(bracket: FlowBracket, value: torch.Tensor) -> None:
@@ -43,7 +44,8 @@ def test_holds_the_value_of_networkx_on_200_graphs(keep_edges: bool, monkeypatch
         found = bracket_of(streamed(case), case.sources, case.sinks, coarse=coarse)  # type: ignore[arg-type]
         graph = case.graph
         sinks = graph.sink(case.sinks)
-        value = torch.tensor([[max_flow_definition(graph, source, sink) for sink in sinks] for source in case.sources], dtype=torch.float64)
+        rows = [[max_flow_definition(graph, source, sink) for sink in sinks] for source in case.sources]
+        value = torch.tensor(rows, dtype=torch.float64)
         holds(found, value)
 
 
@@ -69,7 +71,7 @@ def test_contracted_capacities_are_sums() -> None:
     case = random_case(3)
     graph, dense = streamed(case), case.graph
     coarse = (1, 1, 1)
-    cell = contracted.cells_of(graph.grid, coarse, graph.text)
+    cell = contracted.cells_of(graph.grid, coarse, graph.text, [[0]])
     hot = torch.nn.functional.one_hot(cell).double()
     for mine, theirs in zip(graph.links, dense.links, strict=True):
         eye = torch.eye(theirs.width, dtype=torch.float64)
@@ -77,14 +79,14 @@ def test_contracted_capacities_are_sums() -> None:
 
 
 @pytest.mark.parametrize(("rho", "widest"), [(0.5, 0.001), (0.8, 0.02), (0.95, 0.03)])
-def test_narrow_on_the_bundled_model(rho: float, widest: float, bundled_trace: str) -> None:
-    tree = vl.open_trace(bundled_trace)
-    step = int(tree.coords["step"].values[-1])
+def test_narrow_on_the_bundled_model(rho: float, widest: float) -> None:
+    tree = vl.open_trace(demo_trace())
     tokens = [concept.tokens for concept in vl.find_concepts(tree)]
-    stages = stages_from_trace(tree, step)
+    stages = stages_from_trace(tree, 0)
     graph = OperatorGraph.from_stages(stages, rho=rho)
-    found = bracket_of(graph, tokens, "frame", coarse=(8, 4, 4))
-    holds(found, max_flow(LayeredGraph.from_stages(stages, rho=rho), tokens, "frame").value)
+    sinks = graph.sink("frame")[[0, 7]]
+    found = bracket_of(graph, tokens, sinks, coarse=(8, 4, 4))
+    holds(found, max_flow(LayeredGraph.from_stages(stages, rho=rho), tokens, sinks).value)
     assert float(found.gap.max()) <= widest
 
 
@@ -113,7 +115,7 @@ def test_too_many_sinks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_coarse_grid_fits_the_solver() -> None:
-    for grid, text, links in (((13, 30, 45), 226, 30), ((21, 30, 52), 0, 60), ((8, 8, 8), 0, 12), ((3, 1, 1), 0, 2)):
-        frames, rows, columns = coarse_grid(grid, text, links)
-        assert links * (text + frames * rows * columns) ** 2 <= 1 << 23
-    assert coarse_grid((3, 1, 1), 0, 2) == (3, 1, 1)
+    for grid, links in (((13, 30, 45), 30), ((21, 30, 52), 60), ((8, 8, 8), 12), ((200, 2, 2), 60)):
+        frames, rows, columns = coarse_grid(grid, links)
+        assert links * (frames * rows * columns) ** 2 <= 1 << 21
+    assert coarse_grid((3, 1, 1), 2) == (3, 1, 1)

@@ -18,21 +18,25 @@ from vico_lens.kernels.certificate import CLOSED
 from vico_lens.kernels.greedy import push_once
 from vico_lens.kernels.layered import Block, LayeredGraph, Link
 from vico_lens.kernels.maxflow_compiled import CompiledSolver
-from vico_lens.kernels.operator_graph import OperatorGraph
 from vico_lens.kernels.stages import Grid
 
-__all__ = ["Contracted", "ContractedFlow", "cells_of"]
+__all__ = ["ContractedFlow", "cells_of", "contracted_flow"]
 
 
-def cells_of(grid: Grid, coarse: Grid, text: int = 0, device: torch.device | str = "cpu") -> Tensor:
-    """Cell of every node of a level: each text node its own, video tokens by near equal parts of each axis.
+def cells_of(
+    grid: Grid, coarse: Grid, text: int = 0, sources: Sequence[Sequence[int]] = (), device: torch.device | str = "cpu"
+) -> Tensor:
+    """Cell of every node of a level: video tokens by near equal parts of each axis, text nodes of no source together.
 
-    >>> cells_of((1, 2, 4), (1, 1, 2), text=1).tolist()
-    [0, 1, 1, 2, 2, 1, 1, 2, 2]
+    >>> cells_of((1, 2, 4), (1, 1, 2), text=3, sources=[[1]]).tolist()
+    [0, 1, 0, 2, 2, 3, 3, 2, 2, 3, 3]
     """
     frame, y, x = (torch.arange(size, device=device) * small // size for size, small in zip(grid, coarse, strict=True))
     place = (frame[:, None, None] * coarse[1] + y[:, None]) * coarse[2] + x
-    return torch.cat([torch.arange(text, device=device), text + place.flatten()])
+    words = torch.zeros(text, dtype=torch.int64, device=device)
+    chosen = sorted({token for tokens in sources for token in tokens}) if text else []
+    words[chosen] = torch.arange(1, len(chosen) + 1, device=device)
+    return torch.cat([words, (len(chosen) + 1 if text else 0) + place.flatten()])
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class ContractedFlow:
     sides : list of Tensor
         Whether each cell of each level is on the source's side of that cut, ``[cell]``.
     use : list of Tensor
-        Part of each edge that the flow uses, ``[cell, cell]`` a link.
+        Part of each edge that the flow uses, float32 ``[cell, cell]`` a link.
     """
 
     cut: float
@@ -54,47 +58,39 @@ class ContractedFlow:
     use: list[Tensor]
 
 
-class Contracted:
-    """A graph whose nodes are cells of a coarser grid.
+def contracted_flow(capacities: Sequence[Tensor], supply: Sequence[Tensor], sink: Tensor, cell: Tensor) -> ContractedFlow:
+    """Exact flow from one source to one sink where the nodes of a cell are one.
+
+    Solved by the compiled solver on the processor, wherever the tensors are.
 
     Parameters
     ----------
-    graph : OperatorGraph
-        Its edges are met once.
-    coarse : tuple of int
-        Cells along frames, rows and columns.
+    capacities : sequence of Tensor
+        Edges between cells, ``[cell, cell]`` a link, float64.
     supply : sequence of Tensor
-        ``[source, node]`` a level.
+        ``[node]`` a level.
     sink : Tensor
-        ``[sink, node]``.
+        ``[node]``.
+    cell : Tensor
+        Cell of each node, ``[node]``.
     """
+    cells, device = capacities[0].shape[0], cell.device
 
-    def __init__(self, graph: OperatorGraph, coarse: Grid, supply: Sequence[Tensor], sink: Tensor) -> None:
-        self.cell = cells_of(graph.grid, coarse, graph.text, sink.device)
-        self.cells = graph.text + coarse[0] * coarse[1] * coarse[2]
-        links = [
-            Link("contracted", link.module, (Block(link.pooled(self.cell, self.cells).cpu()[None]),)) for link in graph.links
-        ]
-        self.graph = LayeredGraph(tuple(links), coarse, graph.tokens, graph.text)
-        self.supply = [self._pooled(level).cpu() for level in supply]
-        self.sink = self._pooled(sink).cpu()
-        scale = self.sink.sum(1).expand(len(self.supply[0]), -1)
-        self._solver = CompiledSolver(self.graph, self.supply, self.sink, scale)
+    def pooled(values: Tensor) -> Tensor:
+        return torch.zeros(cells, dtype=torch.float64, device=device).index_add_(0, cell, values.double()).cpu()[None]
 
-    def _pooled(self, values: Tensor) -> Tensor:
-        out = values.new_zeros(len(values), self.cells, dtype=torch.float64)
-        return out.index_add_(1, self.cell, values.double())
-
-    def solve(self, source: int, sink: int) -> ContractedFlow:
-        """Exact flow from one source to one sink, by the compiled solver on the processor, wherever the graph is."""
-        end = self.sink[sink : sink + 1]
-        _, reach = push_once(self.graph, [level[source : source + 1] for level in self.supply], end)
-        solved, flow = self._solver.solve_one(source, sink, torch.cat([level[0] for level in reach]).numpy())
-        device, use, at = self.cell.device, [], 0
-        for link in self.graph.links:
-            capacity = link.blocks[0].capacity[0]
-            part = torch.from_numpy(flow[at : at + capacity.numel()]).view_as(capacity)
-            at += capacity.numel()
-            use.append(torch.where(capacity > 0, part / capacity.clamp(min=1e-300), 0.0).clamp(0, 1).to(device))
-        sides = torch.split(torch.from_numpy(solved.sides).to(device), self.cells)
-        return ContractedFlow(float(solved.location.sum()) * (1 + CLOSED), list(sides), use)
+    links = tuple(Link("contracted", str(level), (Block(edges.cpu()[None]),)) for level, edges in enumerate(capacities))
+    graph = LayeredGraph(links, (1, 1, cells), 0)
+    given, end = [pooled(level) for level in supply], pooled(sink)
+    _, reach = push_once(graph, given, end)
+    solver = CompiledSolver(graph, given, end, end.sum(1, keepdim=True))
+    solved, flow = solver.solve_one(0, 0, torch.cat([level[0] for level in reach]).numpy())
+    parts = torch.from_numpy(flow).view(len(links), cells, cells)
+    use = [
+        torch.where(link.blocks[0].capacity[0] > 0, part / link.blocks[0].capacity[0].clamp(min=1e-300), 0.0).clamp(0, 1)
+        for link, part in zip(links, parts, strict=True)
+    ]
+    sides = torch.split(torch.from_numpy(solved.sides).to(device), cells)
+    return ContractedFlow(
+        float(solved.location.sum()) * (1 + CLOSED), list(sides), [part.to(device, torch.float32) for part in use]
+    )

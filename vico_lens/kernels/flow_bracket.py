@@ -21,15 +21,17 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.bounds import reach_from_sources, upper_of
-from vico_lens.kernels.contracted import Contracted, ContractedFlow
+from vico_lens.kernels.contracted import cells_of, contracted_flow
 from vico_lens.kernels.greedy import push_from
 from vico_lens.kernels.operator_graph import Edges, OperatorGraph
 from vico_lens.kernels.stages import Grid
 
 __all__ = ["FlowBracket", "coarse_grid", "flow_bracket"]
 
-# Edges of the contracted graph over all links, which the solver holds twice in float64.
-_SOLVABLE = 1 << 23
+# Edges of the contracted graph over all links.
+_SOLVABLE = 1 << 21
+# Numbers of all guides: one for each flow, round, link and pair of cells.
+_GUIDES = 1 << 26
 # Edges that are kept in memory from pass to pass rather than computed anew.
 _KEPT = 1 << 24
 # Numbers of all vectors over nodes, sinks and levels.
@@ -66,14 +68,14 @@ class FlowBracket:
         return self.gap <= CLOSED
 
 
-def coarse_grid(grid: Grid, text: int, links: int) -> Grid:
+def coarse_grid(grid: Grid, links: int) -> Grid:
     """The finest grid, by halving the longer of rows and columns, then frames, whose contracted graph the solver can hold.
 
-    >>> coarse_grid((13, 30, 45), 226, 30)
-    (13, 4, 5)
+    >>> coarse_grid((13, 30, 45), 30)
+    (13, 4, 3)
     """
     frames, rows, columns = grid
-    while links * (text + frames * rows * columns) ** 2 > _SOLVABLE and frames * rows * columns > 1:
+    while links * (frames * rows * columns) ** 2 > _SOLVABLE and frames * rows * columns > 1:
         if rows * columns > 1 and (rows > 2 or columns > 2 or frames == 1):
             rows, columns = (rows, -(-columns // 2)) if columns >= rows else (-(-rows // 2), columns)
         else:
@@ -136,7 +138,7 @@ def flow_bracket(
                 f"expected fewer sinks: {len(sink)} of them would take {size * 8 / 2**30:.0f} GiB of numbers over nodes. Ask for "
                 "sink='frame', sink='video' or a few masks, or for a coarser grid=."
             )
-        run = _Run(graph, progress, len(graph.links) * (5 + 3 * rounds + 2 * sweeps + 1))
+        run = _Run(graph, progress, len(graph.links) * (5 + 4 * rounds + 2 * sweeps))
         supply = graph.supply(chosen)
         delivered = [sink]
         for level in reversed(range(len(graph.links))):
@@ -150,7 +152,8 @@ def flow_bracket(
         open_flows = [(int(source), int(end)) for source, end in (~found.exact).nonzero().tolist()]
         if not open_flows:
             return found
-        return _narrow(run, found, open_flows, supply, sink, coarse, rounds, sweeps)
+        cell = cells_of(graph.grid, coarse or coarse_grid(graph.grid, len(graph.links)), graph.text, chosen, sink.device)
+        return _narrow(run, found, open_flows, supply, sink, cell, rounds, sweeps)
 
 
 def _narrow(
@@ -159,26 +162,26 @@ def _narrow(
     flows: Sequence[tuple[int, int]],
     supply: Sequence[Tensor],
     sink: Tensor,
-    coarse: Grid | None,
+    cell: Tensor,
     rounds: int,
     sweeps: int,
 ) -> FlowBracket:
     """Better bounds for the flows that are still open, some flows at a time."""
-    graph = run.graph
-    small = Contracted(graph, coarse or coarse_grid(graph.grid, graph.text, len(graph.links)), supply, sink)
+    graph, cells = run.graph, int(cell.max()) + 1
+    capacities = [link.pooled(cell, cells) for link in graph.links]
     run.tick(len(graph.links))
     lower, upper = found.lower.clone(), found.upper.clone()
-    at_once = max(1, _LARGEST // (8 * rounds * sum(graph.widths)))
+    at_once = max(1, _GUIDES // (rounds * len(graph.links) * cells**2))
     for first in range(0, len(flows), at_once):
         part = flows[first : first + at_once]
-        solved = [small.solve(*flow) for flow in part]
         rows, columns = (torch.tensor([flow[axis] for flow in part], device=sink.device) for axis in (0, 1))
         given, ends = [level[rows] for level in supply], sink[columns]
+        solved = [contracted_flow(capacities, [level[flow] for level in given], ends[flow], cell) for flow in range(len(part))]
         cut = torch.tensor([flow.cut for flow in solved], dtype=torch.float64, device=sink.device)
-        sides = [torch.stack([flow.sides[level][small.cell] for flow in solved]) for level in range(len(supply))]
-        cut = torch.minimum(cut, _improved(run, given, ends, sides, sweeps))
-        pushed = _Greedy(run, given, ends, solved, small.cell).push(rounds)
-        upper[rows, columns] = torch.minimum(upper[rows, columns], cut)
+        sides = [torch.stack([flow.sides[level][cell] for flow in solved]) for level in range(len(supply))]
+        cut = torch.minimum(torch.minimum(cut, upper[rows, columns]), _improved(run, given, ends, sides, sweeps))
+        pushed = _Greedy(run, given, ends, cell, cells).push([flow.use for flow in solved], rounds, cut)
+        upper[rows, columns] = cut
         lower[rows, columns] = torch.maximum(lower[rows, columns], pushed)
     return FlowBracket(torch.minimum(lower, upper), upper)
 
@@ -189,16 +192,16 @@ class _Run:
     def __init__(self, graph: OperatorGraph, progress: Progress | None, total: int) -> None:
         self.graph, self.progress, self.total, self.done = graph, progress, total, 0
         count = sum(link.edge_count for link in graph.links)
-        self._kept: list[list[Edges]] | None = None
+        self.kept: list[list[Edges]] | None = None
         if count <= _KEPT:
-            self._kept = [
+            self.kept = [
                 [replace(edges, capacity=edges.capacity.clone()) for edges in link.edges(torch.float64)] for link in graph.links
             ]
 
     def edges(self, level: int) -> Iterable[Edges]:
         """All edges of a link in some parts, in float64."""
         self.tick()
-        return self._kept[level] if self._kept is not None else self.graph.links[level].edges(torch.float64)
+        return self.kept[level] if self.kept is not None else self.graph.links[level].edges(torch.float64)
 
     def tick(self, count: int = 1) -> None:
         self.done = min(self.done + count, self.total)
@@ -246,6 +249,10 @@ def _linear(edges: Iterable[Edges], values: Tensor, into: str) -> Tensor:
     return out
 
 
+Guide = list[Tensor]
+"""Part of each edge between cells that a round may see, ``[cell, cell]`` a link."""
+
+
 @dataclass
 class _Past:
     """What the rounds so far did at one link, a tensor ``[flow, node]`` a round: share sent, reach below, part that arrived."""
@@ -258,6 +265,8 @@ class _Past:
 class _Greedy:
     """Rounds of greedy pushing for a batch of flows, each on residual capacities of its own.
 
+    Every round but the last follows the optimum of the contracted graph of what is left; the last takes what it can.
+
     Parameters
     ----------
     run : _Run
@@ -265,23 +274,53 @@ class _Greedy:
         ``[flow, node]`` a level.
     sink : Tensor
         ``[flow, node]``.
-    guide : sequence of ContractedFlow
-        One a flow.
     cell : Tensor
         Cell of each node in the contracted graph.
+    cells : int
     """
 
-    def __init__(self, run: _Run, supply: Sequence[Tensor], sink: Tensor, guide: Sequence[ContractedFlow], cell: Tensor) -> None:
-        self.run, self.guide, self.cell = run, guide, cell
+    def __init__(self, run: _Run, supply: Sequence[Tensor], sink: Tensor, cell: Tensor, cells: int) -> None:
+        self.run, self.cell, self.cells = run, cell, cells
         self.supply, self.sink = [level.clone() for level in supply], sink.clone()
         self.past = [_Past() for _ in run.graph.links]
+        self.guides: list[list[Guide] | None] = []
+        # Where edges are kept from pass to pass, so is what the rounds have left of them: [level][part][flow].
+        self.rest: list[list[Tensor]] | None = None
+        if run.kept is not None and len(sink) * sum(edges.capacity.numel() for link in run.kept for edges in link) <= _KEPT:
+            self.rest = [[edges.capacity.expand(len(sink), -1, -1, -1) for edges in link] for link in run.kept]
 
-    def push(self, rounds: int) -> Tensor:
-        """Value of a feasible flow after so many rounds, ``[flow]``."""
+    def push(self, guides: list[Guide], rounds: int, upper: Tensor) -> Tensor:
+        """Value of a feasible flow after at most so many rounds, ``[flow]``; fewer where all flows meet `upper`."""
         total = torch.zeros(len(self.sink), dtype=torch.float64, device=self.sink.device)
-        for _ in range(rounds):
+        for turn in range(rounds):
+            if 0 < turn < rounds - 1:
+                guides = self._contracted_rest()
+            self.guides.append(guides if turn < rounds - 1 or rounds == 1 else None)
             total += self._round()
+            if bool((total >= upper * (1 - CLOSED)).all()):
+                break
         return total
+
+    def _contracted_rest(self) -> list[Guide]:
+        """For each flow the optimum of what is left, between cells."""
+        flows = len(self.sink)
+        rest = [torch.zeros(flows, self.cells**2, dtype=torch.float64, device=self.sink.device) for _ in self.past]
+        self.guides.append(None)  # what is left after all rounds, seen whole
+        for level, total in enumerate(rest):
+            for part, edges in enumerate(self.run.edges(level)):
+                place = self.cell[edges.source][..., None] * self.cells + self.cell[edges.target][:, None]
+                for flow in range(flows):
+                    total[flow].index_add_(0, place.flatten(), self._left(level, part, flow, edges).flatten())
+        self.guides.pop()
+        return [
+            contracted_flow(
+                [total[flow].view(self.cells, self.cells) for total in rest],
+                [level[flow] for level in self.supply],
+                self.sink[flow],
+                self.cell,
+            ).use
+            for flow in range(flows)
+        ]
 
     def _round(self) -> Tensor:
         links = range(len(self.past))
@@ -301,22 +340,35 @@ class _Greedy:
         # Nodes may hold more than they could pass on: take back what did not arrive, from the sink upwards.
         kept = _share(out, held[-1])
         self.supply[-1] = (self.supply[-1] - entered[-1] * kept).clamp(min=0)
+        after: list[tuple[Tensor, Tensor, Tensor]] = []
         for level in reversed(links):
             sent = shares[level] * self._pass(level, reach[level + 1], kept, "source")
-            past = self.past[level]
-            past.share.append(shares[level])
-            past.reach.append(reach[level + 1])
-            past.kept.append(kept)
+            after.insert(0, (shares[level], reach[level + 1], kept))
             kept = _share(sent, held[level])
             self.supply[level] = (self.supply[level] - entered[level] * kept).clamp(min=0)
+        for past, (share, below, arrived) in zip(self.past, after, strict=True):
+            past.share.append(share)
+            past.reach.append(below)
+            past.kept.append(arrived)
+        if self.rest is not None:
+            self._settle(self.rest)
         return out.sum(1)
+
+    def _settle(self, rest: list[list[Tensor]]) -> None:
+        """Take the round off what is left of every edge, and forget the round."""
+        guides, self.guides = self.guides, [*self.guides, None]
+        for level, parts in enumerate(rest):
+            for part, edges in enumerate(self.run.edges(level)):
+                parts[part] = torch.stack([self._left(level, part, flow, edges) for flow in range(len(self.sink))])
+            self.past[level] = _Past()
+        self.guides = guides[:-1]
 
     def _pass(self, level: int, below: Tensor, factor: Tensor, into: str) -> Tensor:
         """What edges can still carry on, ``min(left, below)``, times a factor of one end, added at the other ``[flow, node]``."""
         out = torch.zeros_like(below)
-        for edges in self.run.edges(level):
+        for part, edges in enumerate(self.run.edges(level)):
             for flow in range(len(below)):
-                useful = torch.minimum(self._left(level, flow, edges), below[flow, edges.target][:, None])
+                useful = torch.minimum(self._left(level, part, flow, edges), below[flow, edges.target][:, None])
                 if into == "source":
                     got = torch.matmul(useful, factor[flow, edges.target][..., None])[..., 0]
                     out[flow].index_add_(0, edges.source.flatten(), got.flatten())
@@ -325,18 +377,19 @@ class _Greedy:
                     out[flow].index_add_(0, edges.target.flatten(), got.flatten())
         return out
 
-    def _left(self, level: int, flow: int, edges: Edges) -> Tensor:
-        """Capacities that the rounds so far have left of some edges: the guided part in the first round, all of it after."""
-        past = self.past[level]
-        use = self.guide[flow].use[level]
-        guided = edges.capacity * use[self.cell[edges.source][..., None], self.cell[edges.target][:, None]]
-        if not past.share:
-            return guided
-        left = edges.capacity
-        for turn, (share, reach, kept) in enumerate(zip(past.share, past.reach, past.kept, strict=True)):
-            seen = torch.minimum(guided if turn == 0 else left, reach[flow, edges.target][:, None])
-            moved = seen * share[flow, edges.source][..., None] * kept[flow, edges.target][:, None]
-            left = (left - moved).clamp(min=0)
+    def _left(self, level: int, part: int, flow: int, edges: Edges) -> Tensor:
+        """Capacities that the rounds so far have left of some edges, as far as the round in hand may see them."""
+        past, left = self.past[level], edges.capacity if self.rest is None else self.rest[level][part][flow]
+        for turn, guides in enumerate(self.guides):
+            seen = left
+            if guides is not None:
+                use = guides[flow][level]
+                seen = left * use[self.cell[edges.source][..., None], self.cell[edges.target][:, None]]
+            if turn == len(past.share):
+                return seen
+            reach, share, kept = past.reach[turn][flow], past.share[turn][flow], past.kept[turn][flow]
+            moved = torch.minimum(seen, reach[edges.target][:, None])
+            left = (left - moved * share[edges.source][..., None] * kept[edges.target][:, None]).clamp(min=0)
         return left
 
 
