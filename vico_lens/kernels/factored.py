@@ -55,8 +55,8 @@ class FactorOperator(Operator):
         Broadcasts against ``[head, batch, query, key]``; an entry at or below `vico_lens.kernels.softmax.MASKED` hides its key.
     causal : bool
         Hide every key after its query.
-    normaliser : tuple of Tensor, optional
-        What `normaliser` of an equal operator returned, to save its pass.
+    memo : dict, optional
+        Where the rows' normaliser is kept; operators of the same factors may share one.
 
     Raises
     ------
@@ -78,7 +78,7 @@ class FactorOperator(Operator):
         bias: Tensor | None = None,
         *,
         causal: bool = False,
-        normaliser: Normaliser | None = None,
+        memo: dict[str, Normaliser] | None = None,
         first_query: int = 0,
         first_key: int = 0,
     ) -> None:
@@ -96,7 +96,7 @@ class FactorOperator(Operator):
         self.first_query, self.first_key = first_query, first_key
         self.shape = (query.shape[1], query.shape[2] - first_query, key.shape[2] - first_key)
         self.dtype, self.device = exact_dtype(query, key), query.device
-        self._kept = normaliser
+        self.memo: dict[str, Normaliser] = {} if memo is None else memo
 
     @property
     def heads(self) -> int:
@@ -121,7 +121,7 @@ class FactorOperator(Operator):
             self.scale,
             self.bias,
             causal=self.causal,
-            normaliser=self._kept,
+            memo=self.memo,
             first_query=self.first_query + first_query,
             first_key=self.first_key + first_key,
         )
@@ -211,7 +211,7 @@ class FactorOperator(Operator):
         InputError
             If query or key hold NaN or infinity.
         """
-        if self._kept is None:
+        if "normaliser" not in self.memo:
             found = [
                 row_normaliser(
                     self.query[head].detach(),
@@ -222,10 +222,11 @@ class FactorOperator(Operator):
                 )
                 for head in range(self.heads)
             ]
-            self._kept = torch.stack([peak for peak, _ in found]), torch.stack([total for _, total in found])
-            if not bool((self._kept[0] + self._kept[1]).isfinite().all()):
+            pair = torch.stack([peak for peak, _ in found]), torch.stack([total for _, total in found])
+            if not bool((pair[0] + pair[1]).isfinite().all()):
                 raise InputError("expected finite query and key; got NaN or infinity. Trace in float32.")
-        return self._kept
+            self.memo["normaliser"] = pair
+        return self.memo["normaliser"]
 
     def strips(self, items: slice | None = None, queries: slice | None = None) -> Iterator[Strip]:
         """Whole maps of as many batch items as fit, or some queries of one item by all keys."""

@@ -356,12 +356,12 @@ class _Greedy:
 
     def _settle(self, rest: list[list[Tensor]]) -> None:
         """Take the round off what is left of every edge, and forget the round."""
-        guides, self.guides = self.guides, [*self.guides, None]
+        self.guides.append(None)
         for level, parts in enumerate(rest):
             for part, edges in enumerate(self.run.edges(level)):
                 parts[part] = torch.stack([self._left(level, part, flow, edges) for flow in range(len(self.sink))])
             self.past[level] = _Past()
-        self.guides = guides[:-1]
+        self.guides = []
 
     def _pass(self, level: int, below: Tensor, factor: Tensor, into: str) -> Tensor:
         """What edges can still carry on, ``min(left, below)``, times a factor of one end, added at the other ``[flow, node]``."""

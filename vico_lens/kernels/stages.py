@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "Heads", "Stage", "operator_of_call", "resample", "select_heads", "stage_shape", "stages_from_calls"]
 
 
-
 class Stage:
     """One attention site at one step, averaged over heads; rows are queries and sum to 1 (to 0 where a mask hides every key).
 
