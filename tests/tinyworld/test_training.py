@@ -163,7 +163,8 @@ def test_a_model_that_ignores_the_direction_word_is_stopped(tmp_path, data, vali
         train(dataclasses.replace(TINY, gate=Gate(2, 10.0)), data, tmp_path, validation=validation)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=False)["step"] == 2
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [("probe" in line) for line in lines] == [False, True]
+    assert "torch" in lines[0]["machine"]
+    assert [("probe" in line) for line in lines[1:]] == [False, True]
 
 
 def test_a_log_forgets_what_is_done_again(tmp_path, data, validation, monkeypatch):
@@ -173,8 +174,8 @@ def test_a_log_forgets_what_is_done_again(tmp_path, data, validation, monkeypatc
         file.write(json.dumps({"step": 3, "loss": 0.5}) + "\n")
     train(TINY, data, tmp_path, validation=validation, stop_at=3)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert "seconds" in lines[-1]
+    assert [(line["step"], "machine" in line) for line in lines] == [(0, True), (1, False), (2, False), (2, True), (3, False)]
+    assert lines[-1]["loss"] != 0.5
 
 
 def test_the_probe_reads_the_direction_word(validation):

@@ -144,10 +144,11 @@ def architecture_of(recipe: Recipe, patch: int | None = None) -> Architecture:
     InputError
         If there is none of that name, or the recipe does not fit it.
     """
+    from vico_lens.tinyworld.training.cosmos import Cosmos
     from vico_lens.tinyworld.training.joint import Joint
     from vico_lens.tinyworld.training.unet import UNet
 
-    known: dict[str, type[Architecture]] = {kind.name: kind for kind in (UNet, Joint)}
+    known: dict[str, type[Architecture]] = {kind.name: kind for kind in (UNet, Joint, Cosmos)}
     if recipe.model not in known:
         raise InputError(f"expected model to be one of {', '.join(sorted(known))}, got {recipe.model!r}.")
     return known[recipe.model](recipe, patch)

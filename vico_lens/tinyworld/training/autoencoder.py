@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vico_lens.tinyworld.codec import CHANNELS, PatchCode
+from vico_lens.tinyworld.codec import CHANNELS, PATCH, PatchCode
 from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
+    from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLCosmos
 
-__all__ = ["build_causal_autoencoder", "build_frame_autoencoder", "train_autoencoder"]
+__all__ = ["build_causal_autoencoder", "build_cosmos_autoencoder", "build_frame_autoencoder", "train_autoencoder"]
 
 _STEPS, _BATCH, _RATE = 4000, 32, 2e-3  # updates, frames an update, largest learning rate
 _LOG_EVERY = 100
@@ -71,11 +71,43 @@ def build_causal_autoencoder() -> AutoencoderKLCogVideoX:
         sample_width=SIDE,
         scaling_factor=1.0,
     )
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Conv3d):
-                module.weight[:, :, :-1] = 0
+    _forget_the_past(model)
     return model
+
+
+def build_cosmos_autoencoder() -> AutoencoderKLCosmos:
+    """Return an untrained causal autoencoder of Cosmos without its wavelets, which would merge frames.
+
+    As in `build_causal_autoencoder`, its convolutions begin without memory.
+    """
+    from diffusers import AutoencoderKLCosmos
+
+    model = AutoencoderKLCosmos(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=CHANNELS,
+        encoder_block_out_channels=(16, 32, 32, 32),
+        decode_block_out_channels=(16, 32, 32, 32),
+        attention_resolutions=(),
+        resolution=SIDE,
+        num_layers=1,
+        patch_size=1,
+        patch_type="rearrange",
+        scaling_factor=1.0,
+        spatial_compression_ratio=PATCH,
+        temporal_compression_ratio=1,
+        latents_mean=None,
+        latents_std=None,
+    )
+    _forget_the_past(model)
+    return model
+
+
+@torch.no_grad()
+def _forget_the_past(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight[:, :, :-1] = 0
 
 
 def train_autoencoder(
@@ -112,7 +144,7 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)
     model = build()
-    span = FRAMES if build is build_causal_autoencoder else 1
+    span = 1 if build is build_frame_autoencoder else FRAMES
     clips = frames.unflatten(0, (-1, span))
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.05)

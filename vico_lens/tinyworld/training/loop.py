@@ -19,6 +19,7 @@ from tqdm import tqdm
 from vico_lens.errors import ModelError
 from vico_lens.tinyworld.training.architecture import Architecture, Networks, architecture_of
 from vico_lens.tinyworld.training.captions import Captions
+from vico_lens.tinyworld.training.machine import machine
 from vico_lens.tinyworld.training.composed import make_composed_clips
 from vico_lens.tinyworld.training.data import Drawn, make_training_data
 from vico_lens.tinyworld.training.optimiser import BatchedMuon
@@ -29,7 +30,7 @@ from vico_lens.tinyworld.vocabulary import FRAMES
 
 __all__ = ["ClipSource", "load_average", "make_source", "train"]
 
-_VALIDATE_EVERY, _LOG_EVERY = 250, 50
+_VALIDATE_EVERY, _LOG_EVERY = 500, 50
 _CLIP_NORM = 1.0
 
 
@@ -207,6 +208,8 @@ def train(
     if checkpoint.exists():
         training.load(torch.load(checkpoint, weights_only=False))
         _drop_lines_after(folder / "log.jsonl", training.step)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": training.step, "seconds": round(training.seconds, 1), "machine": machine()}) + "\n")
     last_save = time.monotonic()
     end = min(recipe.steps, stop_at or recipe.steps)
     with tqdm(total=end, initial=training.step, desc="train", unit="step", mininterval=10) as bar:

@@ -18,6 +18,7 @@ from vico_lens.tinyworld.prompts import TinyPrompt
 from vico_lens.tinyworld.training.architecture import Architecture, Networks
 from vico_lens.tinyworld.training.captions import Captions
 from vico_lens.tinyworld.training.data import draw_clip
+from vico_lens.tinyworld.training.precision import products_in
 
 __all__ = ["Validation", "make_validation"]
 
@@ -45,12 +46,11 @@ class Validation:
         def loss(clips: Tensor, texts: list[str], levels: Tensor) -> float:
             tokens, at = captions(texts), levels.view(-1, 1, 1, 1, 1)
             noisy = (1 - at) * clips + at * self.noise
-            errors = [
-                (
-                    architecture.velocity(networks, noisy[part], levels[part], tokens[part]) - (self.noise[part] - clips[part])
-                ).square()
-                for part in torch.arange(len(clips)).split(_BATCH)
-            ]
+            errors = []
+            for part in torch.arange(len(clips)).split(_BATCH):
+                with products_in(architecture.recipe.precision):
+                    velocity = architecture.velocity(networks, noisy[part], levels[part], tokens[part])
+                errors.append((velocity.float() - (self.noise[part] - clips[part])).square())
             return float(torch.cat(errors).mean())
 
         full = torch.ones_like(self.levels)
