@@ -19,9 +19,9 @@ from tqdm import tqdm
 from vico_lens.errors import ModelError
 from vico_lens.tinyworld.training.architecture import Architecture, Networks, architecture_of
 from vico_lens.tinyworld.training.captions import Captions
-from vico_lens.tinyworld.training.machine import machine
 from vico_lens.tinyworld.training.composed import make_composed_clips
 from vico_lens.tinyworld.training.data import Drawn, make_training_data
+from vico_lens.tinyworld.training.machine import machine
 from vico_lens.tinyworld.training.optimiser import BatchedMuon
 from vico_lens.tinyworld.training.precision import products_in
 from vico_lens.tinyworld.training.recipe import Recipe, Stage
