@@ -178,7 +178,15 @@ def study_in_short() -> str:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in measured("study").splitlines()]
     columns = [lines[0].index(name) for name in ("condition", "all right", "against plain", "mended / broken", "cost")]
     rows = {line[0]: [line[column] for column in columns] for line in lines[2:]}
-    shown = ("plain", "default", "best of 3 at step 4", "best of 3, then default", "weakest, sum flow", "vico", "random direction")
+    shown = (
+        "plain",
+        "default",
+        "best of 3 at step 4",
+        "best of 3, then default",
+        "weakest, sum flow",
+        "vico",
+        "random direction",
+    )
     return markdown([lines[0][column] for column in columns], [rows[name] for name in shown])
 
 

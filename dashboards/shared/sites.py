@@ -8,8 +8,8 @@ from math import prod
 import xarray as xr
 
 from vico_lens.errors import AttributionError, VicoLensError
-from vico_lens.plot.reading import pick
 from vico_lens.store.layout import attention_groups
+from vico_lens.store.selection import select_run
 from vico_lens.vocabulary.concepts import find_concepts
 
 __all__ = ["Site", "prompt_words", "quick_look", "sites_of"]
@@ -88,13 +88,12 @@ def quick_look(tree: xr.DataTree, concepts: tuple[str, ...], step: int) -> xr.Da
     kind, _, node = max(readers, key=lambda reader: prod(reader[1]))
     data = node.to_dataset()
     middle = data.sizes["layer"] // 2
-    weights = pick(data["weights" if kind == "cross" else "video_text"].isel(layer=middle), step=step)
-    weights = weights.isel(prompt=0) if "prompt" in weights.dims else weights
+    weights = select_run(data, step=step, layer=middle)["weights" if kind == "cross" else "video_text"]
     found = find_concepts(tree, list(concepts))
     maps = [weights.isel(token=list(concept.tokens)).mean("head").sum("token").load() for concept in found]
     joined = xr.concat([part.drop_vars(list(part.coords)) for part in maps], dim="concept")
-    joined = joined.assign_coords(concept=list(concepts)).transpose("concept", "frame", "y", "x")
-    return joined.assign_attrs(method=f"cross-attention at {data['module'].values[middle]}")
+    joined = joined.assign_coords(concept=list(concepts), step=step).transpose("concept", "frame", "y", "x")
+    return joined.assign_attrs(method=f"cross attention of one site, {data['module'].values[middle]}")
 
 
 def prompt_words(tree: xr.DataTree, concepts: tuple[str, ...]) -> list[str]:

@@ -6,7 +6,8 @@ import xarray as xr
 
 import vico_lens as vl
 from vico_lens import plot
-from vico_lens.errors import InputError
+from vico_lens.errors import AttributionError, InputError
+from vico_lens.store.reading import temporal_matrix
 from vico_lens.testing.traces import fake_trace
 
 METHODS = ["cross_attention", "rollout", "max_flow"]
@@ -89,21 +90,22 @@ def test_sweep_of_rows_and_of_an_array():
 
 def test_temporal_matrix_is_the_mean_of_the_weights(tree):
     weights = tree["temporal/4x4x4"]["weights"]
-    matrix = plot.temporal_matrix_numbers(tree)
+    matrix = plot.temporal_matrix_numbers(tree, layers="*/4x4x4")
     assert np.allclose(matrix, weights.mean([d for d in weights.dims if d not in ("frame", "key_frame")]), atol=1e-6)
     assert np.allclose(matrix.sum("key_frame"), 1)
-    one = plot.temporal_matrix_numbers(tree, step=1, head=1)
+    one = plot.temporal_matrix_numbers(tree, step=1, heads=1, layers="*/4x4x4")
     assert np.allclose(one, weights.sel(step=1).isel(head=1, layer=0).mean(("y", "x")), atol=1e-6)
     assert "even would be 25" in plot.temporal_matrix(tree).layout.meta["finding"]
-    with pytest.raises(InputError, match=r"step 9 is not .*\[0, 1\]"):
+    with pytest.raises(InputError, match=r"steps: expected one or more of \[0, 1\].*got 9"):
         plot.temporal_matrix(tree, step=9)
 
 
 def test_temporal_matrix_reads_spacetime_and_joint_traces():
     for family in ("spacetime", "joint"):
         matrix = plot.temporal_matrix_numbers(fake_trace(family))
-        assert np.allclose(matrix.sum("key_frame"), 1) and matrix.shape == (4, 4)
-    with pytest.raises(InputError, match="connects frames"):
+        assert matrix.shape == (4, 4)
+        assert np.allclose(matrix, temporal_matrix(fake_trace(family)).mean("step"))
+    with pytest.raises(AttributionError, match="temporal or spacetime or joint attention; this one holds cross"):
         plot.temporal_matrix(xr.DataTree.from_dict({"cross/4x4x4": fake_trace()["cross/4x4x4"].to_dataset()}))
 
 
@@ -142,8 +144,8 @@ def test_attention_figures_of_every_kind(tree):
         ("cross/4x4x4/7", {}, "layers 0 to 0"),
         ("cross/4x4x4", {"token": "zebra"}, "the words are: a, red, circle"),
         ("cross/4x4x4", {"token": 99}, "token must lie"),
-        ("cross/4x4x4", {"step": 5}, "step 5"),
-        ("cross/4x4x4", {"head": 5}, "head 5"),
+        ("cross/4x4x4", {"step": 5}, "steps: expected.*got 5"),
+        ("cross/4x4x4", {"head": 5}, "heads: expected.*got 5"),
         ("spatial/4x4x4", {"query": (9, 0, 0)}, "query must be"),
         ("spatial/4x4x4", {"token": 1}, "nothing there reads text"),
     ],

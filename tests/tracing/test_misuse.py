@@ -80,7 +80,8 @@ def test_a_capture_of_nothing_is_refused_at_the_first_forward(latte: TinyPipelin
         {"heads": slice(2)},
         {"kinds": []},
         {"layers": []},
-        {"layers": 3},
+        {"layers": [3.5]},
+        {"layers": True},
     ],
 )
 def test_a_policy_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
@@ -124,9 +125,9 @@ def test_a_tree_can_be_sent_to_another_process(form: Any, chunks: Any, tmp_path:
 
 def test_reading_refuses_a_half_or_a_row_that_is_not_there() -> None:
     tree = fake_trace()
-    with pytest.raises(InputError, match=r"branch: expected one of \['cond'\]"):
+    with pytest.raises(InputError, match=r"branch: expected one or more of \['cond'\]"):
         concept_maps(tree, ["red circle"], branch="uncond")
-    with pytest.raises(InputError, match=r"prompt: expected one of 0\.\.0"):
+    with pytest.raises(InputError, match=r"prompt: expected one or more of \[0\]"):
         temporal_matrix(tree, prompt=1)
 
 
@@ -211,5 +212,5 @@ def test_chosen_heads_keep_their_numbers(latte: TinyPipeline) -> None:
     np.testing.assert_array_equal(chosen.sel(head=1).values, whole.tree[group].to_dataset().weights.isel(head=1).values)
     one = concept_maps(whole.tree, ["circle"], heads=[1])
     np.testing.assert_allclose(concept_maps(part.tree, ["circle"], heads=[1]).values, one.values, atol=1e-7)
-    with pytest.raises(InputError, match=r"heads: expected some of \[1\]"):
+    with pytest.raises(InputError, match=r"heads: expected one or more of \[1\], .*got 0"):
         concept_maps(part.tree, ["circle"], heads=[0])

@@ -23,7 +23,10 @@ def trace(
         Path | None, typer.Option("--out", "-o", help="Trace to write: a folder, or a .zip. Needed unless --estimate.")
     ] = None,
     video: Annotated[Path | None, typer.Option("--video", help="Also write the video, as .mp4.")] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only say how many bytes and seconds it would take.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say how many bytes it would take.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --estimate: also the seconds, from one step that is run and timed.")
+    ] = False,
     model: Model = None,
     seed: Seed = 0,
     steps: Steps = None,
@@ -63,7 +66,7 @@ def trace(
     request = Request(prompt, model, seed, call_of(steps, guidance, call), device, download)
     pipe = request.load()
     if estimate:
-        _print_estimate(vl.estimate(pipe, prompt, capture=capture, **request.call), as_json)
+        _print_estimate(vl.estimate(pipe, prompt, capture=capture, measure=measure, **request.call), as_json)
         return
     start = time.perf_counter()
     try:

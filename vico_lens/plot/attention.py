@@ -9,9 +9,10 @@ import xarray as xr
 
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import ACCENT, GREY, alpha_scale
-from vico_lens.plot.reading import pick, site_weights
+from vico_lens.plot.reading import site_weights
 from vico_lens.plot.theme import Theme, finish, new_figure
 from vico_lens.plot.wording import number, percent, plain, quoted
+from vico_lens.store.selection import group_data, select_run, text_coordinate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -27,7 +28,7 @@ def attention_numbers(
     head: int | None = None,
     token: int | str | None = None,
     query: tuple[int, int, int] | None = None,
-    prompt: int = 0,
+    prompt: int | None = None,
 ) -> xr.DataArray:
     """Return one attention map of one site.
 
@@ -38,15 +39,15 @@ def attention_numbers(
     site : str
         Module path, or a group and a layer as ``"cross/8x8x8/0"`` (the first layer when left out).
     step : int, optional
-        Denoising step, by its label; the last recorded one when None.
+        Denoising step by its number, from the end if negative; the last recorded one when None.
     head : int, optional
-        Head, by its label; the mean over heads when None.
+        Head by its number in the model; the mean over heads when None.
     token : int or str, optional
         Text token whose column is shown (cross and joint sites): its index, or a word of the prompt (its pieces are summed).
     query : tuple of int, optional
         Video token ``(frame, y, x)`` whose row is shown (self-attention sites); the middle one when None.
-    prompt : int
-        Row of a batch.
+    prompt : int, optional
+        Row of a batch; needed where the trace holds several.
 
     Returns
     -------
@@ -64,8 +65,10 @@ def attention_numbers(
     >>> attention_numbers(fake_trace(), "cross/4x4x4", step=1, token=2).dims
     ('frame', 'y', 'x')
     """
-    weights, kind = site_weights(tree, site, by_token=token is not None)
-    weights = pick(weights, step=step if step is not None else int(weights["step"].values[-1]), head=head, prompt=prompt)
+    record, name = site_weights(tree, site, by_token=token is not None)
+    data = group_data(tree, record.group)
+    data = select_run(data, step=-1 if step is None else step, prompt=prompt, layer=record.layer, heads=head)
+    kind, weights = record.kind, data[name]
     when = int(weights["step"])
     if "token" in weights.dims:
         index, label = _token_indices(tree, weights.sizes["token"], token, prompt)
@@ -92,7 +95,7 @@ def attention(
     head: int | None = None,
     token: int | str | None = None,
     query: tuple[int, int, int] | None = None,
-    prompt: int = 0,
+    prompt: int | None = None,
     theme: Theme = "light",
 ) -> Figure:
     """Draw one attention map of one site, all frames beside each other; parameters as in `attention_numbers`.
@@ -179,7 +182,7 @@ def _clean(values: xr.DataArray, **attrs: object) -> xr.DataArray:
     return xr.DataArray(values.transpose(*dims).astype(np.float64).values, dims=dims, attrs=attrs)
 
 
-def _token_indices(tree: xr.DataTree, count: int, token: int | str | None, prompt: int) -> tuple[list[int], str]:
+def _token_indices(tree: xr.DataTree, count: int, token: int | str | None, prompt: int | None) -> tuple[list[int], str]:
     """Numbers of the tokens asked for, and what to call them."""
     pieces, words, kinds = (_text_of(tree, name, count, prompt) for name in ("token_text", "word", "token_kind"))
     if token is None:
@@ -196,12 +199,6 @@ def _token_indices(tree: xr.DataTree, count: int, token: int | str | None, promp
     return [token], pieces[token] or str(token)
 
 
-def _text_of(tree: xr.DataTree, name: str, count: int, prompt: int) -> list[str]:
-    """Read a text coordinate of the root (they are not inherited); of a batch the row of one prompt; blanks where there is
-    none.
-    """
-    if name not in tree.coords:
-        return [""] * count
-    values = tree.coords[name]
-    row = values.isel(prompt=prompt) if "prompt" in values.dims else values
-    return [str(text) for text in row.values[:count]]
+def _text_of(tree: xr.DataTree, name: str, count: int, prompt: int | None) -> list[str]:
+    """Read a text coordinate of one prompt; blanks where there is none."""
+    return [str(text) for text in text_coordinate(tree, name, prompt)[:count]] if name in tree.coords else [""] * count

@@ -10,16 +10,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from vico_lens.errors import InputError
+from vico_lens.store.selection import Record, records
 
 __all__ = [
     "concept_names",
     "influence_maps",
-    "method_label",
-    "pick",
     "resampled",
     "shares_over",
     "site_weights",
-    "temporal_group",
 ]
 
 _DIMS = ("concept", "step", "frame", "y", "x")
@@ -73,11 +71,6 @@ def concept_names(data: xr.DataArray | xr.Dataset) -> list[str]:
     return [str(name) for name in np.atleast_1d(data["concept"].values)]
 
 
-def method_label(influence: xr.DataArray) -> str:
-    """Name the attribution method in words, from the attributes; empty when it is not known."""
-    return str(influence.attrs.get("method", influence.name or "")).replace("_", " ")
-
-
 def shares_over(influence: xr.DataArray, keep: tuple[str, ...] = ()) -> xr.DataArray:
     """Return each concept's part of the total absolute influence, dims ``concept`` and those kept.
 
@@ -98,73 +91,26 @@ def resampled(mass: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.fl
     return np.asarray(sums / sums.sum(axis=1, keepdims=True))
 
 
-def pick(
-    weights: xr.DataArray, *, step: int | None = None, layer: int | None = None, head: int | None = None, prompt: int = 0
-) -> xr.DataArray:
-    """Select recorded weights by label without reading them; a branch dim gives its conditional half.
+def site_weights(tree: xr.DataTree, site: str, *, by_token: bool) -> tuple[Record, str]:
+    """Find one site of a trace, by module path or as ``"kind/grid[/layer]"``, and the variable that holds its weights.
 
-    Raises
-    ------
-    InputError
-        If a label is not recorded; the message lists those that are.
-    """
-    wanted = {"step": step, "layer": layer, "head": head, "prompt": prompt if "prompt" in weights.dims else None}
-    for dim, label in wanted.items():
-        if label is None:
-            continue
-        labels = weights[dim].values.tolist() if dim in weights.dims else []
-        if label not in labels:
-            raise InputError(f"{dim} {label} is not in this trace; recorded: {labels or 'none'}.")
-        weights = weights.isel({dim: labels.index(label)})
-    if "branch" in weights.dims:
-        branches = [str(branch) for branch in weights["branch"].values]
-        weights = weights.isel(branch=branches.index("cond") if "cond" in branches else 0)
-    return weights
-
-
-def site_weights(tree: xr.DataTree, site: str, *, by_token: bool) -> tuple[xr.DataArray, str]:
-    """Find one site's weights in a trace, by module path or as ``"kind/grid[/layer]"``; returns them with the site's kind.
-
-    A joint site gives its block over text (``video_text``) or over video (``video_video``).
+    Of a joint site that is its block over text (``video_text``) or over video (``video_video``).
 
     Raises
     ------
     InputError
         If there is no such site; the message lists the groups.
     """
-    groups = [node.path.strip("/") for node in tree.subtree if "layer" in node.dataset.sizes]
-    parts = site.strip("/").split("/")
-    for group in groups:
-        data = tree[group].dataset
-        modules = (
-            [str(name) for name in np.atleast_1d(data["module"].values)] if "module" in data.coords or "module" in data else []
-        )
-        layer = modules.index(site) if site in modules else None
-        if layer is None and "/".join(parts[:2]) == group and len(parts) <= 3:
-            text = parts[2] if len(parts) == 3 else "0"
-            if not text.isdecimal() or int(text) >= data.sizes["layer"]:
-                raise InputError(f"group {group!r} has the layers 0 to {data.sizes['layer'] - 1}, got {text!r}.")
-            layer = int(text)
-        if layer is None:
-            continue
-        kind = group.split("/")[0]
-        name = ("video_text" if by_token else "video_video") if kind == "joint" else "weights"
-        if name not in data:
-            raise InputError(f"{group!r} holds {sorted(map(str, data.data_vars))}; {name!r} was not recorded.")
-        return data[name].isel(layer=layer), kind
-    raise InputError(
-        f"no site {site!r} in this trace; give a module path, or one of: {', '.join(sorted(groups)) or 'none recorded'}."
-    )
-
-
-def temporal_group(tree: xr.DataTree) -> xr.DataArray:
-    """Return the weights of the finest group that connects frames: temporal, else space-time, else joint over video."""
-    for kind, name in (("temporal", "weights"), ("spacetime", "weights"), ("joint", "video_video")):
-        nodes = [node for node in tree.subtree if node.path.strip("/").split("/")[0] == kind and name in node.dataset]
-        if nodes:
-            return max(nodes, key=lambda node: int(np.prod([node.dataset.sizes[dim] for dim in ("frame", "y", "x")]))).dataset[
-                name
-            ]
-    raise InputError(
-        "this trace holds no site that connects frames (temporal, spacetime or joint); capture them with Capture(kinds=None)."
-    )
+    sites = records(tree)
+    name = site.strip("/")
+    group, _, layer = name.rpartition("/") if name.count("/") > 1 else (name, "", "0")
+    for record in sites:
+        if record.module == site or (record.group == group and str(record.layer) == layer):
+            if record.kind != "joint":
+                return record, "weights"
+            return record, "video_text" if by_token else "video_video"
+    layers = [record.layer for record in sites if record.group == group]
+    if layers:
+        raise InputError(f"group {group!r} has the layers 0 to {max(layers)}, got {layer!r}.")
+    groups = ", ".join(sorted({record.group for record in sites}))
+    raise InputError(f"no site {site!r} in this trace; give a module path, or one of: {groups}.")

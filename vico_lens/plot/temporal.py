@@ -9,9 +9,9 @@ import xarray as xr
 
 from vico_lens.errors import InputError
 from vico_lens.plot.colours import ACCENT, alpha_scale
-from vico_lens.plot.reading import pick, temporal_group
 from vico_lens.plot.theme import Theme, finish, new_figure
 from vico_lens.plot.wording import percent
+from vico_lens.vocabulary.selection import Heads, Layers
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,31 +25,31 @@ def temporal_matrix_numbers(
     data: xr.DataTree | xr.DataArray,
     *,
     step: int | None = None,
-    layer: int | None = None,
-    head: int | None = None,
-    prompt: int = 0,
+    layers: Layers = None,
+    heads: Heads = None,
+    prompt: int | None = None,
 ) -> xr.DataArray:
-    """Return the mean attention from frame to frame.
+    """Return the mean attention from frame to frame, as `vico_lens.store.reading.temporal_matrix` reads it.
 
     Parameters
     ----------
     data : DataTree or DataArray
-        A trace, of which the finest temporal group is read (space-time attention when there is none), or an array with the dims
-        ``frame key_frame`` and any others, which are averaged.
-    step, layer, head : int, optional
-        Labels to look at; the mean over all recorded ones when None.
-    prompt : int
-        Row of a batch.
+        A trace, or an array with the dims ``frame key_frame`` and any others, which are averaged (keys ``key_y, key_x`` summed).
+    step, layers, heads, prompt : optional
+        What to read of a trace: as for `vico_lens.attribute`; the mean over steps when `step` is None.
 
     Returns
     -------
     DataArray of float64, dims ``frame key_frame``
-        Rows sum to 1. Attributes: ``own`` (mean weight on the frame itself) and ``reach`` (mean distance looked at, in frames).
+        Rows sum to 1, or to what a joint site leaves for the video beside its text. Attributes: ``own`` (mean weight on the frame
+        itself), ``even`` (the same if all frames were looked at alike) and ``reach`` (mean distance looked at, in frames).
 
     Raises
     ------
     InputError
-        If nothing in `data` connects frames.
+        If something selected was not recorded.
+    AttributionError
+        If nothing in a trace connects frames.
 
     Examples
     --------
@@ -58,35 +58,29 @@ def temporal_matrix_numbers(
     ('frame', 'key_frame')
     """
     if isinstance(data, xr.DataTree):
-        weights = temporal_group(data)
+        from vico_lens.store import reading  # imports torch
+
+        weights = reading.temporal_matrix(data, step=step, layers=layers, heads=heads, prompt=prompt)
+    elif (step, layers, heads, prompt) != (None, None, None, None):
+        raise InputError("expected a trace to select in, got an array; select in it before, with isel or sel.")
     else:
         weights = data
     if not {"frame", "key_frame"} <= set(map(str, weights.dims)):
         raise InputError(f"expected weights with the dims frame and key_frame, got {tuple(map(str, weights.dims))}.")
-    weights = pick(weights, step=step, layer=layer, head=head, prompt=prompt)
-    rest = [dim for dim in weights.dims if dim not in ("step", "layer", "frame", "key_frame")]
-    matrix: np.ndarray | None = None
-    outer = [dim for dim in ("step", "layer") if dim in weights.dims]
-    count = int(np.prod([weights.sizes[dim] for dim in outer], dtype=int))
-    keys = [dim for dim in rest if str(dim).startswith("key_")]
-    for index in np.ndindex(
-        *[weights.sizes[dim] for dim in outer]
-    ):  # one call at a time: a trace larger than memory stays readable
-        block = weights.isel(dict(zip(outer, index, strict=True))).astype(np.float64)
-        part = block.sum(keys, min_count=1).mean([dim for dim in rest if dim not in keys]).transpose("frame", "key_frame").values
-        matrix = part if matrix is None else matrix + part
-    if matrix is None:
-        raise InputError("expected recorded steps and layers, got none.")
-    matrix = matrix / count
-    matrix = matrix / matrix.sum(axis=1, keepdims=True)  # float16 storage leaves rows a little off 1
+    weights = weights.astype(np.float64)
+    weights = weights.sum([dim for dim in ("key_y", "key_x") if dim in weights.dims], min_count=1)
+    matrix = (
+        weights.mean([dim for dim in weights.dims if dim not in ("frame", "key_frame")]).transpose("frame", "key_frame").values
+    )
     distance = np.abs(np.subtract.outer(np.arange(len(matrix)), np.arange(matrix.shape[1])))
+    total = matrix.sum()
     return xr.DataArray(
         matrix,
         dims=("frame", "key_frame"),
         attrs={
             "own": float(np.diag(matrix).mean()),
-            "reach": float((matrix * distance).sum(axis=1).mean()),
-            "even": 1 / matrix.shape[1],
+            "reach": float((matrix * distance).sum() / total),
+            "even": float(total / matrix.size),
         },
     )
 
@@ -95,9 +89,9 @@ def temporal_matrix(
     data: xr.DataTree | xr.DataArray,
     *,
     step: int | None = None,
-    layer: int | None = None,
-    head: int | None = None,
-    prompt: int = 0,
+    layers: Layers = None,
+    heads: Heads = None,
+    prompt: int | None = None,
     theme: Theme = "light",
 ) -> Figure:
     """Draw the mean attention from frame to frame; parameters as in `temporal_matrix_numbers`.
@@ -108,7 +102,7 @@ def temporal_matrix(
     >>> type(temporal_matrix(fake_trace(), step=1)).__name__
     'Figure'
     """
-    matrix = temporal_matrix_numbers(data, step=step, layer=layer, head=head, prompt=prompt)
+    matrix = temporal_matrix_numbers(data, step=step, layers=layers, heads=heads, prompt=prompt)
     fig = new_figure(theme)
     fig.add_heatmap(
         z=np.round(matrix.values, 6),

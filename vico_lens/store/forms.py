@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -19,29 +19,24 @@ from torch.nn.functional import pad
 
 from vico_lens.errors import StoreError
 from vico_lens.kernels.softmax import MASKED, attention_columns
-from vico_lens.store.layout import bias_dims, shared_dims
-from vico_lens.store.precision import Precision, narrow, stored_dtype
-from vico_lens.vocabulary.schema import JOINT_BLOCKS, KEY_DIMS, QUERY_DIMS, AttentionCall, AttentionSite, Kind
+from vico_lens.store.precision import narrow, stored_dtype
+from vico_lens.vocabulary.schema import (
+    JOINT_BLOCKS,
+    AttentionCall,
+    AttentionSite,
+    Form,
+    Precision,
+    factor_dims,
+    shared_dims,
+    softmax_dims,
+)
 
-__all__ = ["Form", "Former", "Stored", "bias_dims", "factor_dims", "full_weights", "shared_dims"]
+__all__ = ["FORMS", "Former", "Stored", "full_weights"]
 
-Form = Literal["auto", "weights", "factors"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _HIDDEN = 10 * MASKED
 Arrays = dict[str, tuple[tuple[str, ...], np.ndarray]]
-
-
-def factor_dims(kind: Kind, framed: bool = False) -> dict[str, tuple[str, ...]]:
-    """Return the dimensions of the stored `query` and `key`, from the head on.
-
-    >>> factor_dims("temporal")["key"]
-    ('head', 'y', 'x', 'key_frame', 'channel')
-    """
-    if kind == "joint":
-        return {name: ("head", "sequence", "channel") for name in ("query", "key")}
-    shared = shared_dims(kind, framed)
-    return {"query": ("head", *QUERY_DIMS[kind], "channel"), "key": ("head", *shared, *KEY_DIMS[kind], "channel")}
 
 
 def full_weights(site: AttentionSite, query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:
@@ -167,9 +162,8 @@ class Former:
         (queries, of_query), (keys, of_key) = narrow(call.query, layout.dtype), narrow(key, layout.dtype)
         arrays: Arrays = {"query": (names["query"], queries), "key": (names["key"], keys)}
         if bias is not None and layout.bias is not None:
-            axes = bias_dims(call.site.kind)
-            sizes = dict(zip(axes, _bias_shape(call.site, self.tokens), strict=True))
-            wide = bias.expand([sizes[dim] if dim in layout.bias else 1 for dim in axes])
+            sizes = call.site.sizes
+            wide = bias.expand([sizes[dim] if dim in layout.bias else 1 for dim in softmax_dims(call.site.kind)])
             shape = [sizes[dim] for dim in layout.bias]
             arrays["bias"] = (layout.bias, narrow(wide.clamp_min(_HIDDEN).reshape(shape), torch.float32)[0])
         size = sum(array.nbytes for _, array in arrays.values())
@@ -205,7 +199,7 @@ class Former:
 def _blocks(site: AttentionSite, maps: Tensor, dtype: torch.dtype) -> Arrays:
     """Cut a whole map into the variables of its kind."""
     if site.kind != "joint":
-        return {"weights": (("head", *QUERY_DIMS[site.kind], *KEY_DIMS[site.kind]), _plain(maps, dtype))}
+        return {"weights": (softmax_dims(site.kind), _plain(maps, dtype))}
     part = {"text": slice(0, site.tokens), "video": slice(site.tokens, None)}
     axes = {"text": (site.tokens,), "video": site.grid}
     arrays: Arrays = {}
@@ -224,23 +218,15 @@ def _plain(maps: Tensor, dtype: torch.dtype) -> np.ndarray:
 def _check(call: AttentionCall) -> None:
     """Hold the axes of a call against its site; a mistake here would otherwise surface as a wrong map."""
     site = call.site
-    sizes: Mapping[str, int] = {
-        "head": site.heads,
-        "channel": site.head_size,
-        "token": site.tokens,
-        "sequence": site.tokens + site.cells,
-        "key_sequence": site.tokens + site.cells,
-        **{prefix + name: size for prefix in ("", "key_") for name, size in zip(("frame", "y", "x"), site.grid, strict=True)},
-    }
     if call.query is not None and call.key is not None:
         names = factor_dims(site.kind, framed=site.kind == "cross" and call.key.ndim == 4)
         got = {"query": call.query.shape, "key": call.key.shape}
     elif call.probabilities is not None:
-        names, got = {"probabilities": bias_dims(site.kind)}, {"probabilities": call.probabilities.shape}
+        names, got = {"probabilities": softmax_dims(site.kind)}, {"probabilities": call.probabilities.shape}
     else:
         raise StoreError(f"{site.module}: expected query and key, or probabilities; got neither. Hand over one of them.")
     for name, dims in names.items():
-        expected = tuple(sizes[dim] for dim in dims)
+        expected = site.shape(dims)
         if tuple(got[name]) != expected:
             axes = ", ".join(f"{dim} {size}" for dim, size in zip(dims, expected, strict=True))
             raise StoreError(f"{site.module} ({site.group}): expected {name} as ({axes}); got {tuple(got[name])}. Unfold it.")
@@ -266,7 +252,7 @@ def _pad_text(call: AttentionCall, tokens: int) -> AttentionCall:
         maps = widen(call.probabilities, -1)
         return replace(call, site=whole, probabilities=widen(maps, -2) if joint else maps)
     assert call.query is not None and call.key is not None
-    bias = torch.zeros([1] * len(bias_dims(site.kind)), device=call.key.device) if call.bias is None else call.bias.float()
+    bias = torch.zeros([1] * len(softmax_dims(site.kind)), device=call.key.device) if call.bias is None else call.bias.float()
     bias = widen(bias.expand(*bias.shape[:-1], site.tokens + (site.cells if joint else 0)), -1, _HIDDEN)
     if joint and bias.shape[-2] > 1:
         bias = widen(bias, -2)
@@ -288,16 +274,7 @@ def _essential(call: AttentionCall) -> tuple[Tensor | None, tuple[str, ...]]:
     for axis in range(bias.ndim):
         if bias.shape[axis] > 1 and bias.stride(axis) == 0:
             bias = bias.narrow(axis, 0, 1)
-    dims = bias_dims(call.site.kind)
+    dims = softmax_dims(call.site.kind)
     if bias.ndim != len(dims):
         raise StoreError(f"{call.site.module}: expected a bias over {', '.join(dims)}; got axes of sizes {tuple(bias.shape)}.")
     return bias, tuple(dim for dim, size in zip(dims, bias.shape, strict=True) if size > 1)
-
-
-def _bias_shape(site: AttentionSite, tokens: int) -> tuple[int, ...]:
-    """Full extent of the axes of `bias_dims`."""
-    if site.kind == "joint":
-        return (site.heads, tokens + site.cells, tokens + site.cells)
-    frames, rows, columns = site.grid
-    sizes = {"head": site.heads, "token": tokens, "frame": frames, "y": rows, "x": columns}
-    return tuple(sizes[dim.removeprefix("key_")] for dim in bias_dims(site.kind))

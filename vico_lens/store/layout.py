@@ -17,8 +17,8 @@ import xarray as xr
 from vico_lens.vocabulary.schema import (
     JOINT_BLOCKS,
     KEY_DIMS,
-    QUERY_DIMS,
     AttentionSite,
+    Grid,
     Kind,
     TokenTable,
     parse_group,
@@ -93,22 +93,10 @@ class Group:
     """
 
     kind: Kind
-    grid: tuple[int, int, int]
+    grid: Grid
     sites: list[AttentionSite]
     arrays: dict[str, Any]
     encoding: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-def shared_dims(kind: Kind, framed: bool = False) -> tuple[str, ...]:
-    """Return the query dimensions along which a query meets keys of its own: the frame, or the position."""
-    if kind == "cross":
-        return ("frame",) if framed else ()
-    return {"spatial": ("frame",), "temporal": ("y", "x")}.get(kind, ())
-
-
-def bias_dims(kind: Kind) -> tuple[str, ...]:
-    """Return the axes that the bias of a call broadcasts against."""
-    return ("head", "sequence", "key_sequence") if kind == "joint" else ("head", *QUERY_DIMS[kind], *KEY_DIMS[kind])
 
 
 def token_coords(tokens: Sequence[TokenTable]) -> dict[str, tuple[tuple[str, ...], Any]]:
@@ -133,9 +121,9 @@ def root_coords(header: Header) -> dict[str, tuple[tuple[str, ...], Any, dict[st
         "timestep": (("step",), np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
         "token": (("token",), np.arange(tokens), {"long_name": "place of the token in the text"}),
     }
-    if len(starts := header.attrs.get("chunk_starts", ())) > 1:
-        chunks = np.searchsorted(np.asarray(starts), np.asarray(header.steps, dtype=np.int64), side="right") - 1
-        coords["chunk"] = (("step",), chunks, {"long_name": "part of a long video that the step makes"})
+    if len(starts := header.attrs.get("segment_starts", ())) > 1:
+        segments = np.searchsorted(np.asarray(starts), np.asarray(header.steps, dtype=np.int64), side="right") - 1
+        coords["segment"] = (("step",), segments, {"long_name": "part of a long video that the step makes, from 0"})
     if len(header.branches) > 1:
         coords["branch"] = (("branch",), np.asarray(header.branches, dtype=object), about_branch)
     else:
@@ -154,7 +142,7 @@ def site_coords(sites: Sequence[AttentionSite]) -> dict[str, tuple[tuple[str, ..
     }
 
 
-def group_attrs(kind: Kind, grid: tuple[int, int, int]) -> dict[str, Any]:
+def group_attrs(kind: Kind, grid: Grid) -> dict[str, Any]:
     """Return the attributes of a group."""
     over = ", ".join(JOINT_BLOCKS) if kind == "joint" else " ".join(KEY_DIMS[kind])
     return {"kind": kind, "grid": list(grid), "normalised_over": over}
@@ -208,7 +196,7 @@ def _chosen_heads(attrs: Mapping[str, Any]) -> list[int]:
     return [heads] if isinstance(heads, int) else sorted(set(heads or ()))
 
 
-def attention_groups(tree: xr.DataTree) -> Iterator[tuple[str, Kind, tuple[int, int, int], xr.DataTree]]:
+def attention_groups(tree: xr.DataTree) -> Iterator[tuple[str, Kind, Grid, xr.DataTree]]:
     """Yield name, kind, grid and node of every group of attention sites in a trace."""
     for node in tree.subtree:
         parsed = parse_group(node.path)

@@ -19,7 +19,7 @@ from zarr.abc.store import Store
 
 from vico_lens.errors import SchemaError, StoreError
 from vico_lens.store.chunks import Fetch, read_part
-from vico_lens.store.layout import TOKEN_COORDS, Group, Header, assemble, bias_dims, shared_dims
+from vico_lens.store.layout import TOKEN_COORDS, Group, Header, assemble
 from vico_lens.store.lazy_weights import Block, FactorSource, LazyWeights, NormaliserCache, Read
 from vico_lens.store.paths import partial_of
 from vico_lens.store.safety import check_arrays
@@ -31,8 +31,11 @@ from vico_lens.vocabulary.schema import (
     QUERY_DIMS,
     SCHEMA_VERSION,
     AttentionSite,
+    Grid,
     Kind,
     parse_group,
+    shared_dims,
+    softmax_dims,
     weights_dims,
 )
 
@@ -268,7 +271,7 @@ class _Video(xr.backends.BackendArray):
 def _group(
     path: str,
     kind: Kind,
-    grid: tuple[int, int, int],
+    grid: Grid,
     facts: Sequence[Mapping[str, Any]],
     header: Header,
     reader: _Reader,
@@ -280,19 +283,15 @@ def _group(
     sites = [AttentionSite(site["module"], kind, grid, *(site[name] for name in fields)) for site in facts]
     branch, prompt = len(header.branches) > 1, header.prompts > 1
     names = weights_dims(kind, branch=branch, prompt=prompt)
+    whole = AttentionSite("", kind, grid, max(site.heads for site in sites), 0, max(site.tokens for site in sites), 0)
     leading = {"step": len(header.steps), "branch": len(header.branches), "prompt": header.prompts, "layer": len(sites)}
-    sizes = {
-        **leading,
-        "head": max(site.heads for site in sites),
-        "token": max(site.tokens for site in sites),
-        **dict(zip(("frame", "y", "x"), grid, strict=True)),
-    }
+    sizes = leading | whole.sizes
     read = reader.within(path)
     factors = _factors(path, kind, sites, facts, sizes, reader, device) if f"{path}/query" in reader.arrays else None
     framed = factors is not None and kind == "cross" and "frame" in _dims(reader, f"{path}/key")
     arrays, encoding = {}, {}
     for name, dims in names.items():
-        shape = tuple(sizes[dim.removeprefix("key_")] for dim in dims)
+        shape = tuple(sizes[dim] for dim in dims)
         block, forms = _block(kind, name, sizes, framed), [site["form"] for site in facts]
         lazy = LazyWeights(shape, name, block, forms, [site.heads for site in sites], factors, read, limit)
         arrays[name] = indexing.LazilyIndexedArray(lazy)
@@ -314,8 +313,7 @@ def _block(kind: Kind, name: str, sizes: Mapping[str, int], framed: bool) -> Blo
         return Block((), axes[rows], axes[keys], first[rows], first[keys])
     shared = shared_dims(kind, framed)
     rows_dims = [dim for dim in QUERY_DIMS[kind] if dim not in shared]
-    keys_dims = [dim.removeprefix("key_") for dim in KEY_DIMS[kind]]
-    extent = [tuple(sizes[dim] for dim in dims) for dims in (shared, rows_dims, keys_dims)]
+    extent = [tuple(sizes[dim] for dim in dims) for dims in (shared, rows_dims, KEY_DIMS[kind])]
     return Block(extent[0], extent[1], extent[2])
 
 
@@ -328,13 +326,11 @@ def _factors(
     reader: _Reader,
     device: str | torch.device,
 ) -> FactorSource:
-    axes = bias_dims(kind)
-    sequence = sizes["token"] + sizes["frame"] * sizes["y"] * sizes["x"]
-    full = {**sizes, "sequence": sequence}
+    axes = softmax_dims(kind)
     framed = kind == "cross" and "frame" in _dims(reader, f"{path}/key")
     count = 1 + len(shared_dims(kind, framed))
     middle = 2 if kind == "joint" else 1 + len(QUERY_DIMS[kind])
-    extent = [full[dim.removeprefix("key_")] for dim in axes]
+    extent = [sizes[dim] for dim in axes]
     bias = f"{path}/bias" in reader.arrays
     return FactorSource(
         read=reader.within(path),

@@ -8,15 +8,16 @@ bfloat16 value that is not 2**20 times smaller than the largest of its call.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Precision", "narrow", "stored_dtype"]
+from vico_lens.vocabulary.schema import Precision
 
-Precision = Literal["model", "float32", "float16"]
+__all__ = ["PRECISIONS", "narrow", "stored_dtype"]
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _LARGE, _SMALL = 2.0**15, 2.0**-4

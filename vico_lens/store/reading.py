@@ -7,8 +7,7 @@ memory at a time, whatever the size of the trace. Attribution methods, which com
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,12 @@ import xarray as xr
 from vico_lens.errors import InputError, SchemaError
 from vico_lens.kernels.resampling import resample_axes
 from vico_lens.store.layout import attention_groups
+from vico_lens.store.selection import group_data, records, select_run
 from vico_lens.vocabulary.concepts import Concept, find_concepts
-from vico_lens.vocabulary.schema import Kind
+from vico_lens.vocabulary.schema import Grid
+from vico_lens.vocabulary.selection import Heads, Layers, step_positions
 
 __all__ = ["concept_maps", "coverage", "region_sum", "temporal_matrix"]
-
-Grid = tuple[int, int, int]
-Names = str | Sequence[str]
 
 
 def concept_maps(
@@ -32,8 +30,8 @@ def concept_maps(
     concepts: Sequence[str | Concept] | str | None = None,
     *,
     step: int | None = None,
-    layers: Names | None = None,
-    heads: Sequence[int] | None = None,
+    layers: Layers = None,
+    heads: Heads = None,
     branch: str | None = None,
     prompt: int | None = None,
     size: Grid | str | None = None,
@@ -47,15 +45,15 @@ def concept_maps(
     concepts : sequence of str or Concept, optional
         Found in the prompt if left out.
     step : int, optional
-        Label of a denoising step; all steps, as a dimension, if left out.
-    layers : str or sequence of str, optional
-        Patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``).
-    heads : sequence of int, optional
+        Number of a denoising step, from the end if negative; all steps, as a dimension, if left out.
+    layers : str, int or sequence of them, optional
+        Patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``), or places in the execution order.
+    heads : int or sequence of int, optional
         Heads to average.
     branch : str, optional
-        Guidance half; ``cond`` if both were recorded.
+        Guidance branch; ``cond`` if both were recorded.
     prompt : int, optional
-        Row of a batch; the first if left out.
+        Row of a batch; needed where the trace holds several.
     size : tuple of int or "video", optional
         Frames, rows and columns of the maps; the largest grid recorded if left out, the video's if ``"video"``. Other grids are
         resampled by area, so that values stay what they are: shares of a row of the softmax.
@@ -81,15 +79,16 @@ def concept_maps(
     chosen = find_concepts(tree, concepts, prompt=prompt)
     tokens = sorted({token for concept in chosen for token in concept.tokens})
     member = torch.tensor([[token in concept.tokens for token in tokens] for concept in chosen], dtype=torch.float32)
-    found = list(_sites(tree, ("cross", "joint"), layers))
-    target = _target(tree, [grid for _, _, grid, _ in found], size)
-    steps = _steps(tree, step)
+    sites = records(tree, layers=layers, kinds=("cross", "joint"))
+    target = _target(tree, [site.grid for site in sites], size)
+    steps = step_positions(step, tree.coords["step"].values.tolist())
     total = torch.zeros(len(steps), len(chosen), *target)
     count = torch.zeros(len(steps))
-    for kind, layer, _, dataset in found:
-        weights = dataset["weights" if kind == "cross" else "video_text"]
+    for site in sites:
+        data = select_run(group_data(tree, site.group), branch=branch, prompt=prompt, layer=site.layer, heads=heads)
+        weights = data["weights" if site.kind == "cross" else "video_text"]
         for place, index in enumerate(steps):
-            part = _call(weights, index, layer, heads, branch, prompt).isel(token=tokens)
+            part = weights.isel(step=index, token=tokens)
             values = torch.from_numpy(part.transpose("head", "frame", "y", "x", "token").values).nanmean(0)
             if not bool(values.isnan().all()):
                 total[place] += resample_axes((values @ member.T).movedim(-1, 0), [1, 2, 3], target, "mean")
@@ -110,8 +109,8 @@ def temporal_matrix(
     position: tuple[float, float] | None = None,
     *,
     step: int | None = None,
-    layers: Names | None = None,
-    heads: Sequence[int] | None = None,
+    layers: Layers = None,
+    heads: Heads = None,
     branch: str | None = None,
     prompt: int | None = None,
 ) -> xr.DataArray:
@@ -148,17 +147,18 @@ def temporal_matrix(
     """
     if position is not None and not all(0 <= value < 1 for value in position):
         raise InputError(f"position: expected row and column as fractions of the picture, in [0, 1); got {position}.")
-    found = list(_sites(tree, ("temporal", "spacetime", "joint"), layers))
-    frames = max(grid[0] for _, _, grid, _ in found)
-    steps = _steps(tree, step)
+    sites = records(tree, layers=layers, kinds=("temporal", "spacetime", "joint"))
+    frames = max(site.grid[0] for site in sites)
+    steps = step_positions(step, tree.coords["step"].values.tolist())
     total, count = torch.zeros(len(steps), frames, frames), torch.zeros(len(steps))
-    for kind, layer, grid, dataset in found:
-        weights = dataset["video_video" if kind == "joint" else "weights"]
+    for site in sites:
+        data = select_run(group_data(tree, site.group), branch=branch, prompt=prompt, layer=site.layer, heads=heads)
+        weights = data["video_video" if site.kind == "joint" else "weights"]
+        if position is not None:
+            _, rows, columns = site.grid
+            weights = weights.isel(y=[int(position[0] * rows)], x=[int(position[1] * columns)])
         for place, index in enumerate(steps):
-            call = _call(weights, index, layer, heads, branch, prompt)
-            if position is not None:
-                call = call.isel(y=[int(position[0] * grid[1])], x=[int(position[1] * grid[2])])
-            matrix = _by_frame(call)
+            matrix = _by_frame(weights.isel(step=index))
             if not bool(matrix.isnan().all()):
                 matrix = resample_axes(resample_axes(matrix, [0], [frames], "mean"), [1], [frames], "sum")
                 total[place] += matrix
@@ -240,23 +240,6 @@ def coverage(tree: xr.DataTree) -> xr.Dataset:
     return xr.Dataset({name: ("site", np.array([row[at] for row in rows])) for name, at in columns.items()})
 
 
-def _sites(tree: xr.DataTree, kinds: Collection[Kind], layers: Names | None) -> Iterator[tuple[Kind, int, Grid, xr.Dataset]]:
-    """Yield the selected layers of groups of the given kinds; an empty selection is an error that lists what there is."""
-    patterns = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
-    held, found = [], 0
-    for name, kind, grid, node in attention_groups(tree):
-        held.append(name)
-        dataset = node.to_dataset()
-        for layer, module in enumerate(node.coords["module"].values if kind in kinds else ()):
-            if patterns is None or any(fnmatchcase(text, pattern) for pattern in patterns for text in (str(module), name)):
-                found += 1
-                yield kind, layer, grid, dataset
-    if not found:
-        chosen = "" if layers is None else f" that match {layers!r}"
-        there = ", ".join(held) or "none"
-        raise InputError(f"expected sites of {' or '.join(kinds)} attention{chosen}; the trace holds {there}.")
-
-
 def _target(tree: xr.DataTree, grids: Sequence[Grid], size: Grid | str | None) -> Grid:
     """Grid to bring maps to."""
     if size is None:
@@ -264,42 +247,14 @@ def _target(tree: xr.DataTree, grids: Sequence[Grid], size: Grid | str | None) -
     if isinstance(size, str):
         if size != "video" or "video" not in tree:
             raise InputError(f"size: expected (frames, rows, columns), or 'video' if the trace keeps it; got {size!r}.")
+        if "segment" in tree.coords:
+            raise InputError(
+                "size: expected the maps of a whole video for size='video'; this trace holds "
+                f"{int(tree.coords['segment'].values.max()) + 1} segments of it, each with frames of its own. Leave size out."
+            )
         frames, rows, columns, _ = tree["video/rgb"].shape
         return frames, rows, columns
     return size
-
-
-def _steps(tree: xr.DataTree, step: int | None) -> list[int]:
-    """Positions of the steps asked for."""
-    labels = tree.coords["step"].values.tolist()
-    if step is None:
-        return list(range(len(labels)))
-    if step not in labels:
-        raise InputError(f"step: expected one of {labels}; got {step}.")
-    return [labels.index(step)]
-
-
-def _call(
-    weights: xr.DataArray, step: int, layer: int, heads: Sequence[int] | None, branch: str | None, prompt: int | None
-) -> xr.DataArray:
-    """Select one call, without loading it."""
-    pick: dict[str, Any] = {"step": step, "layer": layer}
-    if heads is not None:
-        kept = weights["head"].values.tolist()  # 0, 1, ... unless the capture chose some
-        if any(head not in kept for head in heads):
-            raise InputError(f"heads: expected some of {kept}; got {list(heads)}.")
-        pick["head"] = [kept.index(head) for head in heads]
-    rows = weights.sizes.get("prompt", 1)
-    if not 0 <= (prompt or 0) < rows:
-        raise InputError(f"prompt: expected one of 0..{rows - 1}; got {prompt}.")
-    if "prompt" in weights.dims:
-        pick["prompt"] = prompt or 0
-    labels = np.atleast_1d(weights.coords["branch"].values).tolist() if "branch" in weights.coords else ["cond"]
-    if branch is not None and branch not in labels:
-        raise InputError(f"branch: expected one of {labels}; got {branch!r}.")
-    if "branch" in weights.dims:
-        pick["branch"] = labels.index(branch or "cond")
-    return weights.isel(pick)
 
 
 def _by_frame(call: xr.DataArray) -> torch.Tensor:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.vocabulary.schema import KINDS, Kind, group_name, parse_group
-from vico_lens.vocabulary.selection import Heads, Layers, matches, positions, step_positions
+from vico_lens.vocabulary.selection import Heads, Layers, choose_prompt, matches, positions, step_positions
 
 __all__ = ["Layers", "Record", "group_data", "matches", "records", "select_run", "text_coordinate"]
 
@@ -125,12 +125,9 @@ def select_run(
     branches = np.atleast_1d(data.coords["branch"].values).tolist() if "branch" in data.coords else ["cond"]
     if branch is None:
         branch = "cond" if "cond" in branches else branches[0]
-    prompts = list(range(data.sizes.get("prompt", 1)))
-    if prompt is None and len(prompts) > 1:
-        raise InputError(f"prompt is needed, because the trace holds several; choose prompt= one of {prompts}.")
     chosen = {
         "branch": positions("branch", branch, branches)[0],
-        "prompt": positions("prompt", prompts[0] if prompt is None else prompt, prompts)[0],
+        "prompt": choose_prompt(prompt, data.sizes.get("prompt", 1)),
     }
     data = data.isel({dim: place for dim, place in chosen.items() if dim in data.dims})
     if "head" not in data.dims:
@@ -149,8 +146,4 @@ def select_run(
 def text_coordinate(tree: xr.DataTree, name: str, prompt: int | None = None) -> list[Any]:
     """Values of a coordinate of the tokens (``token_text``, ``token_kind``, ..), of one prompt where the trace holds several."""
     values = tree.coords[name].values
-    rows = [0] if values.ndim == 1 else list(range(len(values)))
-    if prompt is None and len(rows) > 1:
-        raise InputError(f"prompt is needed, because the trace holds several; choose prompt= one of {rows}.")
-    row = positions("prompt", rows[0] if prompt is None else prompt, rows)[0] if values.ndim == 2 else 0
-    return list(values[row] if values.ndim == 2 else values)
+    return list(values[choose_prompt(prompt, len(values))] if values.ndim == 2 else values)

@@ -139,11 +139,8 @@ class TraceFile:
         header = self.header
         own = {"schema_version": SCHEMA_VERSION, "branches": list(header.branches), "prompts": header.prompts}
         own["finished"] = len(self.steps)
-        progress = {
-            "complete": self._complete,
-            "steps_finished": len(self.steps),
-            "steps_planned": header.attrs.get("steps_planned", self.planned),
-        }
+        planned = header.attrs.get("steps_planned", self.planned)
+        progress = {"complete": self._complete, "steps_finished": len(self.steps), "steps_planned": planned}
         names = [name for name in self.tree.arrays if "/" not in name and name not in ("step", "token")]
         attrs = {**header.attrs, "schema_version": SCHEMA_VERSION, **progress, "coordinates": " ".join(names), KEY: own}
         self.tree.group("", attrs)

@@ -25,13 +25,12 @@ from vico_lens.store.opening import LIMIT, open_store, open_trace
 from vico_lens.store.paths import local_path, pack, partial_of
 from vico_lens.store.tracefile import TraceFile, plain_attrs
 from vico_lens.store.zarrfile import Directory, Memory, Tree
-from vico_lens.vocabulary.schema import AttentionCall, Branch, TokenKind, TokenTable
+from vico_lens.vocabulary.schema import AttentionCall, Branch, Form, Precision, TokenTable
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from vico_lens.store.forms import Form, Former
-    from vico_lens.store.precision import Precision
+    from vico_lens.store.forms import Former
 
 __all__ = ["TraceWriter"]
 
@@ -126,7 +125,7 @@ class TraceWriter:
         if len(tokens) not in (1, prompts):
             raise InputError(f"tokens: expected one table, or one for each of {prompts} rows; got {len(tokens)}.")
         longest = max((len(table) for table in tokens), default=0)
-        tables = [_pad(table, longest) for table in tokens]
+        tables = [table.padded(longest) for table in tokens]
         header = Header(plain_attrs(attrs), [], [], tuple(branches), prompts, token_coords(tables))
         if self.path is not None and self._overwrite:
             for old in (self.path, partial_of(self.path)):
@@ -233,21 +232,6 @@ class TraceWriter:
         except BaseException:
             self._failed = True
             raise
-
-
-def _pad(table: TokenTable, length: int) -> TokenTable:
-    """Bring the tables of a batch to one length, with padding at the end."""
-    more = length - len(table)
-    padding: list[TokenKind] = ["padding"] * more
-    nothing, nowhere = ("",) * more, (-1,) * more
-    return TokenTable(
-        table.text + nothing,
-        (*table.kind, *padding),
-        table.word + nothing,
-        table.id + nowhere,
-        table.start + nowhere,
-        table.stop + nowhere,
-    )
 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:

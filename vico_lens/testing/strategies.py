@@ -6,8 +6,7 @@ import torch
 from hypothesis import strategies as st
 
 from vico_lens.kernels.softmax import MASKED
-from vico_lens.store.layout import bias_dims
-from vico_lens.vocabulary.schema import KINDS, AttentionCall, AttentionSite, Kind
+from vico_lens.vocabulary.schema import KINDS, AttentionCall, AttentionSite, Kind, softmax_dims
 
 __all__ = ["calls", "grids", "sites"]
 
@@ -59,11 +58,9 @@ def biases(draw: st.DrawFn, site: AttentionSite, random: torch.Generator) -> tor
     form = draw(st.sampled_from(["none", "additive", "hidden", "all hidden"]))
     if form == "none":
         return None
-    sizes = {"head": site.heads, "token": site.tokens, **dict(zip(("frame", "y", "x"), site.grid, strict=True))}
-    sizes["sequence"] = site.tokens + site.cells
-    dims = bias_dims(site.kind)
+    dims = softmax_dims(site.kind)
     kept = draw(st.lists(st.booleans(), min_size=len(dims), max_size=len(dims)))
-    shape = [sizes[dim.removeprefix("key_")] if keep else 1 for dim, keep in zip(dims, kept, strict=True)]
+    shape = [size if keep else 1 for size, keep in zip(site.shape(dims), kept, strict=True)]
     values = torch.randn(shape, generator=random)
     if form == "additive":
         return values

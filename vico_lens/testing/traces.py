@@ -21,15 +21,24 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.softmax import MASKED
-from vico_lens.store.forms import Form
 from vico_lens.store.writer import TraceWriter
 from vico_lens.testing.eager import eager_tree
-from vico_lens.vocabulary.schema import SCHEMA_VERSION, AttentionCall, AttentionSite, Branch, Kind, Sink, TokenKind, TokenTable
+from vico_lens.vocabulary.schema import (
+    SCHEMA_VERSION,
+    AttentionCall,
+    AttentionSite,
+    Branch,
+    Form,
+    Grid,
+    Kind,
+    Sink,
+    TokenKind,
+    TokenTable,
+)
 
 __all__ = ["PROMPT", "FakeFamily", "fake_calls", "fake_sites", "fake_tokens", "fake_trace", "record"]
 
 FakeFamily = Literal["unet", "spacetime", "joint"]
-Grid = tuple[int, int, int]
 
 PROMPT = "a red circle moving right and a blue square moving up"
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import operator
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from vico_lens.errors import InputError
-from vico_lens.vocabulary.schema import KINDS, AttentionSite, Branch, Kind
+from vico_lens.vocabulary.schema import KINDS, AttentionCall, AttentionSite, Branch, Form, Kind, Precision
+from vico_lens.vocabulary.selection import Heads, Layers, Steps, listed, matches, whole_number
 
 __all__ = ["Capture", "parse_bytes"]
 
-Form = Literal["auto", "weights", "factors"]
-Precision = Literal["float32", "float16", "model"]
 Halves = Literal["cond", "uncond", "both"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -60,8 +57,9 @@ class Capture:
     ----------
     steps : slice, sequence of int, int or None
         Denoising steps, counted from 0; negative ones from the end. None records all.
-    layers : sequence of str, str or None
-        Shell patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``). None records all.
+    layers : str, int, sequence of them or None
+        Shell patterns of module paths (``"*up_blocks*"``) or of groups (``"cross/8x8x8"``), or places in the execution order.
+        None records all.
     kinds : sequence of str, str or None
         Kinds of attention.
     heads : sequence of int, int or None
@@ -87,10 +85,10 @@ class Capture:
     [0, 5, 10]
     """
 
-    steps: slice | Sequence[int] | int | None = None
-    layers: Sequence[str] | str | None = None
+    steps: Steps = None
+    layers: Layers = None
     kinds: Sequence[Kind] | Kind | None = None
-    heads: Sequence[int] | int | None = None
+    heads: Heads = None
     store: Form = "auto"
     dtype: Precision = "model"
     branch: Halves = "cond"
@@ -101,17 +99,21 @@ class Capture:
             ("store", self.store, get_args(Form)),
             ("dtype", self.dtype, get_args(Precision)),
             ("branch", self.branch, get_args(Halves)),
-            *(("kinds", kind, KINDS) for kind in _listed(self.kinds) or ()),
+            *(("kinds", kind, KINDS) for kind in ([] if self.kinds is None else listed(self.kinds))),
         ):
             if value not in allowed:
                 raise InputError(f"expected Capture({name}=...) to be one of {', '.join(allowed)}, got {value!r}.")
-        for name in ("kinds", "layers"):
-            values = _listed(getattr(self, name))
-            if values is not None and (not values or any(not isinstance(v, str) for v in values)):
-                raise InputError(f"expected Capture({name}=...) to be a string or several, got {getattr(self, name)!r}.")
+        if self.kinds is not None and not listed(self.kinds):
+            raise InputError("expected Capture(kinds=...) to be a kind or several, got none.")
+        if self.layers is not None:
+            layers = tuple(layer if isinstance(layer, str) else whole_number(layer) for layer in listed(self.layers))
+            if not layers or None in layers:
+                wanted = "a pattern, a place in the execution order, or several"
+                raise InputError(f"expected Capture(layers=...) to be {wanted}, got {self.layers!r}.")
+            object.__setattr__(self, "layers", self.layers if isinstance(self.layers, str) else layers)
         for name in ("heads", "steps"):  # numpy's numbers become Python's, for the policy is kept as JSON
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        if any(head < 0 for head in _listed(self.heads) or ()):
+        if self.heads is not None and any(head < 0 for head in listed(self.heads)):
             raise InputError(f"expected Capture(heads=...) to count from 0, got {self.heads!r}.")
         if self.budget is not None:
             parse_bytes(self.budget)
@@ -139,8 +141,7 @@ class Capture:
         if isinstance(self.steps, slice):
             chosen = list(range(count))[self.steps]
         else:
-            asked = _listed(self.steps) or ()
-            chosen = sorted({step + count if step < 0 else step for step in asked if -count <= step < count})
+            chosen = sorted({step % count for step in listed(self.steps) if -count <= step < count})
         if not chosen:
             raise InputError(
                 f"expected Capture(steps={self.steps!r}) to name some of the {count} steps of this run, 0 to {count - 1}."
@@ -149,10 +150,7 @@ class Capture:
 
     def wants(self, site: AttentionSite) -> bool:
         """Whether a site is to be recorded."""
-        kinds, layers = _listed(self.kinds), _listed(self.layers)
-        if kinds is not None and site.kind not in kinds:
-            return False
-        return layers is None or any(fnmatchcase(name, pattern) for pattern in layers for name in (site.module, site.group))
+        return (self.kinds is None or site.kind in listed(self.kinds)) and matches(site, self.layers)
 
     def chosen_heads(self, site: AttentionSite) -> list[int] | None:
         """Return the heads to keep of a site, None for all.
@@ -162,15 +160,24 @@ class Capture:
         InputError
             If the site has none of them.
         """
-        heads = _listed(self.heads)
-        if heads is None:
+        if self.heads is None:
             return None
-        chosen = sorted({head for head in heads if head < site.heads})
+        chosen = sorted({head for head in listed(self.heads) if head < site.heads})
         if not chosen:
             raise InputError(
                 f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}."
             )
         return chosen
+
+    def only_heads(self, call: AttentionCall) -> AttentionCall:
+        """Return a call with the heads that are recorded."""
+        heads = self.chosen_heads(call.site)
+        if heads is None:
+            return call
+        query, key, probabilities = (None if x is None else x[heads] for x in (call.query, call.key, call.probabilities))
+        bias = call.bias if call.bias is None or call.bias.shape[0] == 1 else call.bias[heads]
+        site = replace(call.site, heads=len(heads))
+        return replace(call, site=site, query=query, key=key, bias=bias, probabilities=probabilities)
 
     def to_json(self) -> str:
         """Write the policy as JSON.
@@ -186,31 +193,16 @@ class Capture:
         return json.dumps(values)
 
 
-def _listed(value: Any) -> tuple[Any, ...] | None:
-    if value is None:
-        return None
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-
-
 def _whole(name: str, value: Any) -> Any:
     """Return `value` with its numbers as plain integers: one, several in a tuple, a slice of them, or None."""
     sliced = isinstance(value, slice)
-    numbers = (value.start, value.stop, value.step) if sliced else _listed(value)
-    if numbers is None:
+    if value is None:
         return None
-    kept = [None if sliced and number is None else _integer(number) for number in numbers]
+    numbers = (value.start, value.stop, value.step) if sliced else listed(value)
+    kept = [None if sliced and number is None else whole_number(number) for number in numbers]
     wrong = any(new is None and old is not None for new, old in zip(kept, numbers, strict=True)) or (sliced and kept[2] == 0)
     if not kept or wrong or (sliced and name != "steps"):
         raise InputError(f"expected Capture({name}=...) to be whole numbers, got {value!r}.")
     if sliced:
         return slice(*kept)
     return tuple(kept) if isinstance(value, Iterable) else kept[0]
-
-
-def _integer(value: Any) -> int | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None

@@ -96,7 +96,7 @@ def token_tables(
         for index, text in enumerate(texts)
     ]
     longest = max(len(table) for table in tables)
-    return [_padded(table, longest) for table in tables for _ in range(max(1, rows // len(texts)))]
+    return [table.padded(longest) for table in tables for _ in range(max(1, rows // len(texts)))]
 
 
 def _first_text(family: Family) -> int:
@@ -187,7 +187,7 @@ def table_of(
         start=tuple(-1 if span is None else span[0] for span in spans),
         stop=tuple(-1 if span is None else span[1] for span in spans),
     )
-    return _padded(table, length or 0)
+    return table.padded(length or 0)
 
 
 def cut_texts(prompts: Sequence[str], tables: Sequence[TokenTable]) -> list[str]:
@@ -231,10 +231,6 @@ def _word(prompt: str, words: list[tuple[int, int]], span: tuple[int, int]) -> s
         if span[0] < stop and start < span[1]:
             return prompt[start:stop]
     return prompt[span[0] : span[1]]
-
-
-def _padded(table: TokenTable, length: int) -> TokenTable:
-    return _joined([table, _blank(length - len(table), "padding")]) if length > len(table) else table
 
 
 def _joined(tables: Sequence[TokenTable]) -> TokenTable:

@@ -10,6 +10,7 @@ from typing import Any
 from vico_lens.errors import ConceptError, InputError
 from vico_lens.vocabulary.alignment import Rewritten, Span, with_vectors
 from vico_lens.vocabulary.schema import TokenTable
+from vico_lens.vocabulary.selection import choose_prompt
 
 __all__ = ["Pieces", "pieces_of_prompt", "pieces_of_trace"]
 
@@ -20,6 +21,8 @@ class Pieces:
 
     prompt: str
     spans: tuple[tuple[int, int] | None, ...]
+    cut_is_news: bool = False
+    """Whether nobody has said yet what the encoder does not read; a trace says it when it is made."""
 
     def within(self, start: int, stop: int) -> tuple[int, ...]:
         """Tokens that share at least one character with ``prompt[start:stop]``."""
@@ -58,7 +61,7 @@ def pieces_of_prompt(prompt: str, tokenizer: Any) -> Pieces:
             f"tokenizer must be a fast tokenizer of transformers or a tokenizers.Tokenizer, got {type(tokenizer).__name__}."
         )
     spans = [None if mark else text.span(start, stop) for (start, stop), mark in zip(offsets, special, strict=True)]
-    return Pieces(prompt, tuple(span if span and span[0] < span[1] else None for span in spans))
+    return Pieces(prompt, tuple(span if span and span[0] < span[1] else None for span in spans), cut_is_news=True)
 
 
 def pieces_of_trace(trace: Any, row: int | None) -> Pieces:
@@ -74,22 +77,21 @@ def pieces_of_trace(trace: Any, row: int | None) -> Pieces:
             f"expected a trace (with its token coordinates and the attribute 'prompt') or a prompt, got {type(trace).__name__}."
         )
 
+    prompts = [attrs["prompt"]] if isinstance(attrs["prompt"], str) else list(attrs["prompt"])
+    rows = max([len(prompts), *(node.sizes.get("prompt", 1) for node in getattr(trace, "subtree", ()))])
+    row = 0 if row is None and len(prompts) == 1 else choose_prompt(row, rows)
+    prompt = prompts[row * len(prompts) // rows]  # the videos of one prompt follow one another
+
     def read(name: str) -> list[Any]:
         values = coords[name].values
-        return list(values[row or 0] if values.ndim == 2 else values)
+        return list(values[row] if values.ndim == 2 else values)
 
-    prompts = attrs["prompt"]
-    if not isinstance(prompts, str):
-        prompts = list(prompts)
-        if row is None and len(prompts) > 1:
-            raise InputError(f"the trace holds {len(prompts)} prompts: say which by prompt=0 to {len(prompts) - 1}.")
-        prompts = prompts[row or 0]
     kinds = read("token_kind")
     if "token_start" in coords and "token_stop" in coords:
         spans = [(int(start), int(stop)) for start, stop in zip(read("token_start"), read("token_stop"), strict=True)]
     else:
-        spans = _align(prompts, read("token_text"), kinds)
-    return _pieces_of_spans(prompts, spans, kinds)
+        spans = _align(prompt, read("token_text"), kinds)
+    return _pieces_of_spans(prompt, spans, kinds)
 
 
 def _pieces_of_spans(prompt: str, spans: Iterable[tuple[int, int]], kinds: Sequence[str]) -> Pieces:

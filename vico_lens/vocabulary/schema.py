@@ -28,18 +28,31 @@ __all__ = [
     "AttentionCall",
     "AttentionSite",
     "Branch",
+    "Form",
+    "Grid",
     "Kind",
+    "Precision",
     "Sink",
     "TokenKind",
     "TokenTable",
+    "factor_dims",
     "group_name",
     "parse_group",
+    "shared_dims",
+    "softmax_dims",
     "weights_dims",
 ]
+
+Grid = tuple[int, int, int]
+"""Frames, rows and columns of a grid of video tokens."""
 
 Kind = Literal["cross", "spatial", "temporal", "spacetime", "joint"]
 Branch = Literal["cond", "uncond"]
 TokenKind = Literal["text", "special", "padding"]
+Form = Literal["auto", "weights", "factors"]
+"""How a site is stored: its maps, its query and key, or whichever is smaller."""
+Precision = Literal["model", "float32", "float16"]
+"""How numbers are stored: as narrow as the model computes, or in one of two types."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)
@@ -77,7 +90,7 @@ JOINT_BLOCKS: dict[str, tuple[str, ...]] = {
 _GROUP = re.compile(r"(?P<kind>[a-z]+)/(?P<frames>\d+)x(?P<rows>\d+)x(?P<columns>\d+)")
 
 
-def group_name(kind: Kind, grid: tuple[int, int, int]) -> str:
+def group_name(kind: Kind, grid: Grid) -> str:
     """Return the name of the group that holds sites of `kind` on `grid` (frames, rows, columns).
 
     >>> group_name("cross", (8, 4, 4))
@@ -86,7 +99,7 @@ def group_name(kind: Kind, grid: tuple[int, int, int]) -> str:
     return f"{kind}/{'x'.join(map(str, grid))}"
 
 
-def parse_group(name: str) -> tuple[Kind, tuple[int, int, int]] | None:
+def parse_group(name: str) -> tuple[Kind, Grid] | None:
     """Return kind and grid of a group name, or None if `name` is not the name of a group of attention sites.
 
     >>> parse_group("/temporal/8x4x4")
@@ -127,6 +140,39 @@ def weights_dims(kind: Kind, *, branch: bool = False, prompt: bool = False) -> d
     return {name: leading + dims for name, dims in blocks.items()}
 
 
+def shared_dims(kind: Kind, framed: bool = False) -> tuple[str, ...]:
+    """Return the query dimensions along which a query meets keys of its own: the frame, or the position.
+
+    `framed` says that the text of a cross site differs between frames.
+    """
+    if kind == "cross":
+        return ("frame",) if framed else ()
+    return {"spatial": ("frame",), "temporal": ("y", "x")}.get(kind, ())
+
+
+def softmax_dims(kind: Kind) -> tuple[str, ...]:
+    """Return the axes of the whole softmax of a call, against which its bias broadcasts.
+
+    >>> softmax_dims("joint")
+    ('head', 'sequence', 'key_sequence')
+    """
+    return ("head", "sequence", "key_sequence") if kind == "joint" else ("head", *QUERY_DIMS[kind], *KEY_DIMS[kind])
+
+
+def factor_dims(kind: Kind, framed: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the axes of the query and key of a call.
+
+    >>> factor_dims("temporal")["key"]
+    ('head', 'y', 'x', 'key_frame', 'channel')
+    """
+    if kind == "joint":
+        return {name: ("head", "sequence", "channel") for name in ("query", "key")}
+    return {
+        "query": ("head", *QUERY_DIMS[kind], "channel"),
+        "key": ("head", *shared_dims(kind, framed), *KEY_DIMS[kind], "channel"),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionSite:
     """One softmax attention module of the denoiser.
@@ -155,7 +201,7 @@ class AttentionSite:
 
     module: str
     kind: Kind
-    grid: tuple[int, int, int]
+    grid: Grid
     heads: int
     head_size: int
     tokens: int
@@ -171,6 +217,24 @@ class AttentionSite:
         """Number of video tokens of the grid."""
         frames, rows, columns = self.grid
         return frames * rows * columns
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every axis that a call of this site can have."""
+        axes = dict(zip(("frame", "y", "x"), self.grid, strict=True)) | {
+            "token": self.tokens,
+            "sequence": self.tokens + self.cells,
+        }
+        return {"head": self.heads, "channel": self.head_size} | axes | {f"key_{name}": size for name, size in axes.items()}
+
+    def shape(self, dims: Sequence[str]) -> tuple[int, ...]:
+        """Return the lengths of the named axes.
+
+        >>> AttentionSite("unet.attn1", "temporal", (8, 4, 4), heads=2, head_size=16, tokens=0, order=0).shape(["y", "key_frame"])
+        (4, 8)
+        """
+        sizes = self.sizes
+        return tuple(sizes[dim] for dim in dims)
 
 
 @dataclass(slots=True)
@@ -266,6 +330,20 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def padded(self, length: int) -> TokenTable:
+        """Return the table with padding at its end up to `length` tokens."""
+        more = max(0, length - len(self))
+        nothing, nowhere = ("",) * more, (-1,) * more
+        kinds: list[TokenKind] = ["padding"] * more
+        return TokenTable(
+            self.text + nothing,
+            (*self.kind, *kinds),
+            self.word + nothing,
+            self.id + nowhere,
+            self.start + nowhere,
+            self.stop + nowhere,
+        )
 
 
 class Sink(Protocol):

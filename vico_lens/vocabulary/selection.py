@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vico_lens.errors import InputError
 from vico_lens.vocabulary.schema import Kind, group_name
 
-__all__ = ["Heads", "Layers", "Steps", "listed", "matches", "positions", "step_positions", "whole_number"]
+__all__ = ["Heads", "Layers", "Steps", "choose_prompt", "listed", "matches", "positions", "step_positions", "whole_number"]
 
 Layers = str | int | Sequence[str | int] | None
 Heads = int | Sequence[int] | None
@@ -96,14 +96,15 @@ def positions(name: str, chosen: Any, recorded: Sequence[Any], of: str = "") -> 
     >>> positions("heads", [0, 3], [1, 3])
     Traceback (most recent call last):
     ...
-    vico_lens.errors.InputError: heads: expected one or more of [1, 3], which were recorded; got [0, 3]. Trace again to record others.
+    vico_lens.errors.InputError: heads: expected one or more of [1, 3], which were recorded; got [0, 3]. ...
     """
     labels, given = list(recorded), listed(chosen)
     if not given or any(isinstance(label, bool) or label not in labels for label in given) or len(set(given)) < len(given):
         shown = list(given) if len(given) != 1 else given[0]
         twice = ", one of them twice" if len(set(map(str, given))) < len(given) else ""
         raise InputError(
-            f"{name}: expected one or more of {labels}, which were recorded{of}; got {shown!r}{twice}. Trace again to record others."
+            f"{name}: expected one or more of {labels}, which were recorded{of}; got {shown!r}{twice}. "
+            "Trace again to have others."
         )
     return [labels.index(label) for label in given]
 
@@ -133,3 +134,22 @@ def step_positions(steps: Steps, recorded: Sequence[int]) -> list[int]:
         numbers = [(step, whole_number(step)) for step in listed(steps)]
         chosen = tuple(labels[number] if number is not None and -len(labels) <= number < 0 else step for step, number in numbers)
     return positions("steps", chosen, labels)
+
+
+def choose_prompt(prompt: int | None, count: int) -> int:
+    """Return the row of a batch of `count` prompts that is meant; it must be given where there are several.
+
+    Raises
+    ------
+    InputError
+        If there is no such row, or it is needed.
+
+    Examples
+    --------
+    >>> choose_prompt(None, 1)
+    0
+    """
+    rows = list(range(count))
+    if prompt is None and count > 1:
+        raise InputError(f"prompt is needed, because the trace holds several; choose prompt= one of {rows}.")
+    return positions("prompt", 0 if prompt is None else prompt, rows)[0]

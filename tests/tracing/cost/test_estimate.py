@@ -13,6 +13,7 @@ from vico_lens.errors import TracingError
 from vico_lens.store.tracefile import TraceFile
 from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
 from vico_lens.tracing.capture import Capture
+from vico_lens.tracing.cost import timing
 from vico_lens.tracing.cost.estimate import estimate
 from vico_lens.tracing.cost.published_models import native_sizes
 from vico_lens.tracing.recording import trace
@@ -61,7 +62,6 @@ def test_bytes_are_those_of_what_is_handed_on(name: str, capture: Capture) -> No
         int(table.total_bytes) == int(np.minimum(table.weights_bytes, table.factors_bytes).sum()) == int(table.stored_bytes.sum())
     )
     assert table.attrs["forward"] == ("real" if name == "mochi-t2v" else "fake")
-    assert float(table.seconds) > 0
 
 
 def test_planning_changes_neither_weights_nor_random_numbers_nor_the_next_video() -> None:
@@ -116,46 +116,47 @@ def test_a_model_without_weights_is_estimated_from_its_configuration() -> None:
         estimate(mochi.pipe, mochi.prompt, **{name: value for name, value in mochi.kwargs.items() if name != "prompt"})
 
 
-class ByteClock:
-    """A clock that goes by the bytes written to a trace: a rehearsal timed by it gives the bytes of the whole run."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.bytes = 0
-        put = TraceFile.put
-
-        def counting(file: TraceFile, stored: Any, branch: int, prompt: int) -> None:
-            arrays = stored.arrays()
-            self.bytes += sum(values.nbytes for _, values in arrays.values())
-            put(file, replace(stored, arrays=lambda: arrays), branch, prompt)
-
-        monkeypatch.setattr(TraceFile, "put", counting)
-        monkeypatch.setattr("vico_lens.tracing.cost.rehearsal.time.process_time", lambda: float(self.bytes))
-
-
-@pytest.mark.parametrize("limit", [1 << 30, 4 << 10], ids=["whole", "in part"])
 @pytest.mark.parametrize(
-    ("name", "capture"),
+    ("name", "capture", "forwards", "recorded"),
     [
-        ("wan21-t2v", Capture(branch="both")),  # halves in passes of their own
-        ("latte-t2v", Capture(store="factors", branch="both")),
-        ("animatediff-t2v", Capture(store="weights", heads=[1], steps=[0, 2])),
-        ("cogvideox-t2v", Capture(store="weights")),
-        ("hunyuan15-t2v", Capture(kinds="joint")),  # a mask that its forward looks into
-        ("sana-t2v", Capture()),
-        ("animatediff-t2v", Capture(store="factors", layers="*up_blocks*")),  # a few of many that are alike
+        ("wan21-t2v", Capture(branch="both"), 6, 6),  # branches in passes of their own
+        ("animatediff-t2v", Capture(store="weights", heads=[1], steps=[0, 2]), 3, 2),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_rehearsal_stands_for_every_byte_of_the_run(
-    monkeypatch: pytest.MonkeyPatch, name: str, capture: Capture, limit: int
+def test_a_measured_step_is_multiplied_by_the_forwards_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, capture: Capture, forwards: int, recorded: int
 ) -> None:
-    for bound in ("_CALL", "_ALIKE", "_MAP"):
-        monkeypatch.setattr(f"vico_lens.tracing.cost.rehearsal.{bound}", limit)
-    tiny = tiny_pipeline(name)
-    ByteClock(monkeypatch)
+    """A clock that counts the calls of the denoiser and the bytes handed to the writer, in place of seconds."""
+    tiny, clock = tiny_pipeline(name), {"forwards": 0, "bytes": 0}
+    put = TraceFile.put
+
+    def counting(file: TraceFile, stored: Any, branch: int, prompt: int) -> None:
+        arrays = stored.arrays()
+        clock["bytes"] += sum(values.nbytes for _, values in arrays.values())
+        put(file, replace(stored, arrays=lambda: arrays), branch, prompt)
+
+    def count(*_: Any) -> None:
+        clock["forwards"] += 1
+
+    denoiser = getattr(tiny.pipe, "transformer", None) or tiny.pipe.unet
+    monkeypatch.setattr(TraceFile, "put", counting)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock["forwards"] * 1e9 + clock["bytes"])
     with tiny.context():
-        table = estimate(tiny.pipe, tiny.prompt, capture=capture, **arguments(tiny))
-    assert float(table.seconds) == pytest.approx(int(table.total_bytes), rel=0.02)
+        clock["forwards"] = 0
+        handle = denoiser.register_forward_pre_hook(count)
+        table = estimate(tiny.pipe, tiny.prompt, capture=capture, measure=True, **arguments(tiny))
+        handle.remove()
+    assert float(table.seconds_untraced) == forwards * 1e9
+    assert float(table.seconds) - forwards * 1e9 == pytest.approx(int(table.total_bytes), rel=1e-6)
+    assert recorded * 1e9 <= float(table.seconds)
+
+
+def test_seconds_are_only_measured_when_asked_for_and_need_weights() -> None:
+    tiny = tiny_pipeline("wan21-t2v")
+    assert "seconds" not in estimate(tiny.pipe, tiny.prompt, **arguments(tiny))
+    tiny.pipe.transformer.to("meta")
+    with pytest.raises(TracingError, match="to have weights for measure=True"):
+        estimate(tiny.pipe, tiny.prompt, measure=True, **arguments(tiny))
 
 
 def test_a_call_that_the_model_refuses_is_refused_by_the_plan_in_one_line() -> None:

@@ -13,7 +13,7 @@ from vico_lens.errors import BudgetError
 from vico_lens.tracing.attention_calls import Pass
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.dry_forward import DryCalls, dry_calls
-from vico_lens.vocabulary.schema import AttentionCall, AttentionSite
+from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, factor_dims, softmax_dims
 
 __all__ = ["Cost", "check_budget", "cost_of", "halves_of", "site_bytes", "steps_of", "total_bytes"]
 
@@ -86,19 +86,9 @@ def site_bytes(site: AttentionSite, itemsize: int, heads: int | None = None) -> 
     >>> round(weights / factors)
     139
     """
-    frames, rows, columns = site.grid
-    text = site.tokens if site.kind == "joint" else 0
-    queries = site.cells + text
-    keys = {
-        "cross": site.tokens,
-        "spatial": rows * columns,
-        "temporal": frames,
-        "spacetime": queries,
-        "joint": queries,
-    }[site.kind]
-    distinct = site.tokens if site.kind == "cross" else queries
     values = (site.heads if heads is None else heads) * itemsize
-    return values * queries * keys, values * (queries + distinct) * site.head_size
+    factors = sum(math.prod(site.shape(dims[1:])) for dims in factor_dims(site.kind).values())
+    return values * math.prod(site.shape(softmax_dims(site.kind)[1:])), values * factors
 
 
 def total_bytes(costs: Iterable[Cost], form: str, steps: int) -> int:

@@ -14,17 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from vico_lens.errors import TracingError
 from vico_lens.tracing.attention_calls import Label, Pass, Watch
-from vico_lens.tracing.interception import Attended, intercept
+from vico_lens.tracing.interception import intercept
 from vico_lens.vocabulary.schema import AttentionCall, Branch
 
-__all__ = ["DryCalls", "dry_calls", "first_moment"]
-
-_TENSORS = ("query", "key", "probabilities")
+__all__ = ["DryCalls", "dry_calls", "first_moment", "weights_absent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +31,16 @@ class DryCalls:
     Attributes
     ----------
     calls : tuple of AttentionCall
-        Its attention calls, of the guidance halves asked for.
-    runs : tuple of Attended
-        What the interception reported, in order; masks are whole where the forward was a real one.
+        Its attention calls, of the guidance branches asked for.
     labels : tuple
-        Guidance half and prompt of each row, as `calls` were told apart.
-    functions : int
-        Calls of torch's functions, attention or not.
+        Guidance branch and prompt of each row, as `calls` were told apart.
     real : bool
         Whether the forward ran on numbers.
     """
 
     calls: tuple[AttentionCall, ...]
-    runs: tuple[Attended, ...]
     labels: tuple[Label | None, ...]
-    functions: int
     real: bool
-
-
-class _Keep(Watch):
-    """A watch that keeps what the interception reports."""
-
-    runs: list[Attended]
-
-    def attended(self, run: Attended) -> None:
-        """Keep it, without numbers, and hand on its calls."""
-        calls = [
-            replace(
-                raw,
-                query=_shape(raw.query),
-                key=_shape(raw.key),
-                mask=_kept(raw.mask),
-                probabilities=_shape(raw.probabilities),
-            )
-            for raw in run.calls
-        ]
-        pieces = [shape for piece in run.pieces if (shape := _shape(piece)) is not None]
-        self.runs.append(replace(run, calls=calls, pieces=pieces))
-        super().attended(run)
-
-
-class _Count(TorchFunctionMode):
-    """Counts calls of torch's functions."""
-
-    count = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 class _Stop(BaseException):
@@ -132,7 +91,7 @@ def dry_calls(pipe: Any, moment: Pass, branches: tuple[Branch, ...]) -> DryCalls
     moment : Pass
         A forward that has begun.
     branches : tuple of str
-        Guidance halves. Where halves come in passes of their own, the one at hand stands for all.
+        Guidance branches. Where they come in passes of their own, the one at hand stands for all.
     """
     labels = moment.labels
     if {label[0] for label in labels if label is not None} != {"cond", "uncond"}:
@@ -144,7 +103,7 @@ def dry_calls(pipe: Any, moment: Pass, branches: tuple[Branch, ...]) -> DryCalls
     try:
         return _forward(pipe, moment, labels, branches, mode)
     except (RuntimeError, NotImplementedError, AssertionError) as error:
-        if _absent(moment.forward.module):
+        if weights_absent(moment.forward.module):
             raise TracingError(
                 f"expected {type(moment.forward.module).__name__} to run without its weights, but it looks into its inputs "
                 f"({str(error).splitlines()[0]}): give it weights, random ones will do."
@@ -160,7 +119,7 @@ def dry_calls(pipe: Any, moment: Pass, branches: tuple[Branch, ...]) -> DryCalls
         ) from error
 
 
-def _absent(module: nn.Module) -> bool:
+def weights_absent(module: nn.Module) -> bool:
     """Whether the weights of a module are nowhere: it was built under ``torch.device("meta")``, and no offloading brings them."""
     offloaded = any(hasattr(part, "_hf_hook") for part in module.modules())
     return not offloaded and any(parameter.is_meta for parameter in module.parameters())
@@ -173,30 +132,24 @@ def _forward(pipe: Any, moment: Pass, labels: Any, branches: tuple[Branch, ...],
         query, key, bias = _shape(call.query), _shape(call.key), _shape(call.bias)
         calls.append(replace(call, query=query, key=key, bias=bias, probabilities=_shape(call.probabilities)))
 
-    watch = _Keep(pipe, keep, branches, rows=labels, step=0, timestep=0.0, forward=moment.forward)
-    watch.runs = []
+    watch = Watch(pipe, keep, branches, rows=labels, step=0, timestep=0.0, forward=moment.forward)
     root = moment.forward.module
     inputs = dict(moment.forward.inputs)
     extra = inputs.pop("kwargs", {})
     if mode is not None:
         # A model built from its configuration alone has its weights nowhere (device "meta"): then the inputs go there too.
-        absent = _absent(root)
+        absent = weights_absent(root)
 
         def fake(x: Any) -> Any:
             return x if not isinstance(x, Tensor) else mode.from_tensor(x.to("meta") if absent else x)
 
         inputs, extra = tree_map(fake, (inputs, extra))
     watched = intercept({moment.denoiser: root}, watch, exclusive=True)
-    with watched as watch.interception, torch.no_grad(), mode or nullcontext(), _Count() as counted:
+    with watched as watch.interception, torch.no_grad(), mode or nullcontext():
         root(**inputs, **extra)
-    return DryCalls(tuple(calls), tuple(watch.runs), tuple(labels), counted.count, real=mode is None)
+    return DryCalls(tuple(calls), tuple(labels), real=mode is None)
 
 
 def _shape(x: Tensor | None) -> Tensor | None:
     """The tensor without its numbers; how it lies in memory stays."""
     return None if x is None else torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-
-
-def _kept(mask: Tensor | None) -> Tensor | None:
-    """A mask with its numbers, if it has any: some models tell from it which tokens are there."""
-    return _shape(mask) if mask is None or mask.is_meta or type(mask).__name__ == "FakeTensor" else mask.detach().clone()

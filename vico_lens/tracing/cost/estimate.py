@@ -1,4 +1,4 @@
-"""What tracing a pipeline call would take, before it runs: bytes from the shapes, seconds from a rehearsal."""
+"""What tracing a pipeline call would take, before it runs: bytes from the shapes, seconds from one step if asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import cost_of, halves_of, steps_of, total_bytes
 from vico_lens.tracing.cost.dry_forward import dry_calls, first_moment
-from vico_lens.tracing.cost.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["estimate"]
 
 
-def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = None, **call: Any) -> xr.Dataset:
-    """Say what tracing a pipeline call would take, without running the model.
+def estimate(
+    pipe: Any, prompt: str | list[str], *, capture: Capture | None = None, measure: bool = False, **call: Any
+) -> xr.Dataset:
+    """Say what tracing a pipeline call would take: bytes without running the model, and seconds from one step of it.
 
     Parameters
     ----------
@@ -31,6 +32,8 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
         As for the call.
     capture : Capture or None
         What would be recorded; None for everything.
+    measure : bool
+        Also run the denoiser a few times, untraced and traced to a scratch store, and multiply by the steps of the call.
     **call
         Other arguments of the call (``num_frames``, ``height``, ``num_inference_steps``).
 
@@ -38,9 +41,9 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
     -------
     xarray.Dataset
         Along ``site``: ``kind``, ``frames``, ``rows``, ``columns``, ``tokens``, ``heads``, ``head_size``, and for the whole run
-        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression. Scalars: ``total_bytes``, ``seconds``
-        (processor time that tracing to disk adds on this machine, from a rehearsal on random numbers; the model's own time is
-        not in it), ``steps``. Attributes: ``capture``, and ``forward``: fake or real.
+        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression. Scalars: ``total_bytes``, ``steps``,
+        and with `measure` ``seconds``, which the denoising takes if it is traced, and ``seconds_untraced``; text encoder and
+        decoder are not in them. Attributes: ``capture``, and ``forward``: fake or real.
 
     Raises
     ------
@@ -71,11 +74,14 @@ def estimate(pipe: Any, prompt: str | list[str], *, capture: Capture | None = No
         "factors_bytes": [cost.factors * steps for cost in costs],
         "stored_bytes": [cost.stored(capture.store) * steps for cost in costs],
     }
-    total = total_bytes(costs, capture.store, steps)
-    seconds = rehearse(pipe, moment, dry, costs, capture, steps=steps, halves=halves, passes=_passes(pipe, moment))
+    scalars: dict[str, float] = {"total_bytes": total_bytes(costs, capture.store, steps), "steps": steps}
+    if measure:
+        from vico_lens.tracing.cost.timing import time_forward
+
+        times = time_forward(pipe, moment, dry, capture)
+        scalars["seconds_untraced"], scalars["seconds"] = times.of_run(_passes(pipe, moment), steps * halves)
     return xr.Dataset(
-        {name: ("site", np.array(values)) for name, values in columns.items()}
-        | {"total_bytes": total, "seconds": round(seconds, 6), "steps": steps},
+        {name: ("site", np.array(values)) for name, values in columns.items()} | scalars,
         coords={"site": [cost.call.site.module for cost in costs]},
         attrs={"capture": capture.to_json(), "forward": "real" if dry.real else "fake", "pipeline": type(pipe).__name__},
     )

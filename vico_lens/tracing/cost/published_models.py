@@ -14,14 +14,12 @@ import numpy as np
 
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.budget import site_bytes
-from vico_lens.vocabulary.schema import AttentionSite, Kind
+from vico_lens.vocabulary.schema import AttentionSite, Grid, Kind
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["NATIVE", "Native", "native_sizes"]
-
-Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

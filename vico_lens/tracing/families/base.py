@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vico_lens.vocabulary.schema import Branch, Kind
+from vico_lens.vocabulary.schema import Branch, Grid, Kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vico_lens.tracing.interception import Attended
+    from vico_lens.tracing.raw_calls import Attended
 
 __all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded", "unwrapped"]
 
 Axis = Literal["frame", "y", "x"]
-Grid = tuple[int, int, int]
 Layout = Literal["BCFHW", "BFCHW", "BFHWC", "packed"]
 TextPlace = Literal["cross", "first", "last", "reordered"]
 Guidance = Literal["batch", "passes", "guider"]
