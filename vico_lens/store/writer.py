@@ -201,7 +201,7 @@ class TraceWriter:
             from zarr.storage import MemoryStore
 
             store = MemoryStore(self._memory.data, read_only=True)
-            return open_store(store, "cpu", LIMIT, self._memory.fetch)
+            return open_store(store, "cpu", LIMIT)
         return open_trace(self.path)
 
     def discard(self) -> None:
