@@ -71,9 +71,8 @@ def _text(report: dict[str, Any]) -> str:
     elif attributes.get("complete"):
         state = "complete"
     else:
-        state = f"incomplete: {done} of {planned} steps finished" + (
-            "" if not holes else f", {len(holes)} sites not in every step"
-        )
+        state = f"incomplete: {done} of {planned} steps finished"
+        state += f", {len(holes)} sites not in every step" if holes else ""
     lines = [f"{report['trace']}: {state}, {size(report['bytes'])} on disk"]
     shown = ("prompt", "negative_prompt", "pipeline", "model", "scheduler", "guidance_scale", "seed", "device", "dtype")
     lines += [f"{name}: {attributes[name]}" for name in shown if attributes.get(name) not in (None, "")]

@@ -92,14 +92,14 @@ class Former:
     Parameters
     ----------
     form : str
-        ``weights``, ``factors``, or ``auto`` for the smaller at each site.
+        ``weights``, ``factors``, ``auto`` for the smaller at each site, or ``given`` for factors where a call has them.
     precision : str
         ``model``, ``float32`` or ``float16``.
     tokens : int
         Text tokens of the trace. A site that sees fewer gets hidden ones at the end of its text.
     """
 
-    def __init__(self, form: Form, precision: Precision, tokens: int) -> None:
+    def __init__(self, form: Form | Literal["given"], precision: Precision, tokens: int) -> None:
         self.form = form
         self.precision = precision
         self.tokens = tokens
@@ -150,7 +150,7 @@ class Former:
 
     def _choose(self, site: AttentionSite, query: Tensor, key: Tensor, bias: Tensor | None, fits: bool) -> str:
         if self.form != "auto":
-            return self.form
+            return "factors" if self.form == "given" else self.form
         keys = math.prod(key.shape[1 + len(shared_dims(site.kind, key.ndim == 4)) : -1])
         dense = math.prod(query.shape[:-1]) * keys
         factored = query.numel() + key.numel() + (0 if bias is None else bias.numel())

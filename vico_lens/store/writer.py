@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class TraceWriter:
         A folder to be made, a path that ends in ``.zip``, or None for memory. A zip is written as the folder ``<name>.partial``
         and packed on `close`.
     form : str
-        ``weights`` stores maps, ``factors`` query and key, ``auto`` whichever is smaller at each site.
+        ``weights`` stores maps, ``factors`` query and key, ``auto`` whichever is smaller at each site, ``given`` what each call
+        has.
     dtype : str
         ``model`` (float32 for a float32 model, else float16), ``float32`` or ``float16``.
     overwrite : bool
@@ -75,7 +76,7 @@ class TraceWriter:
         self,
         to: str | PathLike[str] | None,
         *,
-        form: Form = "auto",
+        form: Form | Literal["given"] = "auto",
         dtype: Precision = "model",
         overwrite: bool = False,
         queue_bytes: int = 256 << 20,
@@ -83,11 +84,11 @@ class TraceWriter:
         from vico_lens.store.forms import FORMS
         from vico_lens.store.precision import PRECISIONS
 
-        for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
+        for name, value, known in (("form", form, (*FORMS, "given")), ("dtype", dtype, PRECISIONS)):
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}; got {value!r}.")
         self.path = None if to is None else local_path(to)
-        self.form: Form = form
+        self.form = form
         self.dtype: Precision = dtype
         self._overwrite = overwrite
         self._work = Background(queue_bytes)
