@@ -33,6 +33,7 @@ _HOME = {
     "methods": "vico_lens.attribution.base",
     "open_trace": "vico_lens.store.opening",
     "register_method": "vico_lens.attribution",
+    "save_trace": "vico_lens.store.saving",
     "sweep": "vico_lens.runs.sweeps",
     "trace": "vico_lens.tracing.recording",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "open_trace",
     "plot",
     "register_method",
+    "save_trace",
     "sweep",
     "testing",
     "tinyworld",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from vico_lens.intervention.inversion import invert
     from vico_lens.runs.sweeps import sweep
     from vico_lens.store.opening import open_trace
+    from vico_lens.store.saving import save_trace
     from vico_lens.tracing.capture import Capture
     from vico_lens.tracing.cost.estimate import estimate
     from vico_lens.tracing.pipelines import load_pipeline

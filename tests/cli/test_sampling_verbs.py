@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import xarray as xr
 import vico_lens as vl
 from vico_lens.runs.request import Request
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
+from vico_lens.testing.traces import fake_trace
 
 CALL = ["--steps", 2, "--call", "num_frames=4", "--call", "height=16", "--call", "width=24"]
 
@@ -112,6 +117,25 @@ def test_inspect(run: Callable, traced: Path) -> None:
     text = run("inspect", traced / "run.zarr").out
     assert "complete" in text
     assert "cross/4x8x12" in text
+
+
+def test_inspect_says_that_a_chunk_is_missing(run: Callable, traced: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    shutil.copytree(traced / "run.zarr", path)
+    chunk = next(path.glob("cross/4x8x12/*/c.0.*"))
+    chunk.unlink()
+    assert f"damaged: 1 chunks are missing, {chunk.relative_to(path).as_posix()}" in run("inspect", path).out
+    assert run("inspect", path, "--json").json["missing_chunks"] == [chunk.relative_to(path).as_posix()]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_pipe_of_another_encoding_is_written_to(tmp_path: Path, options: list[str]) -> None:
+    fake_trace(to=tmp_path / "run.zarr", prompt="a red circle → a café ☃")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", "from vico_lens.cli import main; main()", "inspect", str(tmp_path / "run.zarr"), *options]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    text = done.stdout.decode("cp1252")
+    assert json.loads(text)["attributes"]["prompt"].endswith("☃") if options else r"\u2192 a café \u2603" in text
 
 
 @pytest.mark.parametrize("method", ["subgraph_flow", "rollout"])

@@ -160,15 +160,6 @@ def attribute(
 
 def resolve_concepts(tree: xr.DataTree, concepts: Concepts, prompt: int | None = None) -> dict[str, tuple[int, ...]]:
     """Names and token indices of what the caller asked for."""
-    if isinstance(concepts, Mapping):
-        named = {str(name): tuple(int(token) for token in tokens) for name, tokens in concepts.items()}
-        count = tree.coords["token"].size
-        for name, tokens in named.items():
-            if not tokens or not all(0 <= token < count for token in tokens):
-                raise InputError(f"concept {name!r}: expected one or more token indices in 0..{count - 1}; got {list(tokens)}.")
-        if not named:
-            raise InputError("concepts: expected at least one; got an empty mapping. Leave it out to have them found.")
-        return named
     found = find_concepts(tree, concepts, prompt=prompt)
     named = {concept.name: tuple(concept.tokens) for concept in found}
     if len(named) < len(found):

@@ -173,6 +173,24 @@ class LazyWeights(BackendArray):
         """Whether a layer is computed from query and key."""
         return self._factors is not None and self._forms[layer] == "factors"
 
+    def stored(self, leading: tuple[int, ...], heads: np.ndarray) -> dict[str, Any]:
+        """Return one call as it is stored: its ``weights``, or its ``query``, ``key``, ``scale`` and ``bias``."""
+        layer = leading[-1]
+        if self._forms[layer] == "weights":
+            return {"weights": self._read(self._name, (*leading, heads, ...))}
+        source = self._factors
+        assert source is not None  # opened with the group
+        channels = slice(0, source.head_size[layer])
+        call: dict[str, Any] = {name: source.read(name, (*leading, heads, ..., channels)) for name in ("query", "key")}
+        call["scale"] = source.scale[layer] * (float(source.read("gain", leading)) if source.gain else 1.0)
+        if source.bias_axes is not None:
+            values = source.read("bias", (*leading, *(heads if axis == 0 else slice(None) for axis in source.bias_axes)))
+            shape = [1] * (1 + len(self._block.shared) + len(source.bias_rows) + len(source.bias_keys))
+            for axis, size in zip(source.bias_axes, values.shape, strict=True):
+                shape[axis] = size
+            call["bias"] = values.reshape(shape)
+        return call
+
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Compute or read what `key` selects."""
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._get)
