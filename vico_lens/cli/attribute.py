@@ -11,8 +11,8 @@ from vico_lens.cli.files import check_input, check_output, entries_of_trace, sta
 from vico_lens.cli.options import AsJson, Concepts, MethodOptions, Overwrite, TracePath, assignments
 from vico_lens.cli.output import columns, emit
 from vico_lens.errors import InputError
-from vico_lens.runs.single_run import by_frame, shares
 from vico_lens.runs.request import quiet_pipeline
+from vico_lens.runs.single_run import by_frame, shares
 
 __all__ = ["attribute"]
 

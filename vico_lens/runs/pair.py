@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.runs.single_run import Run, run_once
-from vico_lens.runs.request import Request, check_prompt
-from vico_lens.vocabulary.concepts import find_concepts
 from vico_lens.attribution.facade import attribute
 from vico_lens.errors import InputError
 from vico_lens.runs.background_job import Ticket
+from vico_lens.runs.request import Request, check_prompt
+from vico_lens.runs.single_run import Run, run_once
+from vico_lens.tinyworld.pipeline import STEPS
+from vico_lens.vocabulary.concepts import find_concepts
 from vico_lens.vocabulary.phrases import words_of
 from vico_lens.vocabulary.schema import TokenKind, TokenTable
-from vico_lens.tinyworld.pipeline import STEPS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vico_lens.runs.request import check_prompt
 from vico_lens.errors import InputError
-from vico_lens.tracing.recording import trace
 from vico_lens.runs.background_job import Ticket
 from vico_lens.runs.pair import LONGEST, MOST_STEPS, reporter
+from vico_lens.runs.request import check_prompt
 from vico_lens.runs.sweeps import Run, sample_run
 from vico_lens.tinyworld.pipeline import STEPS
+from vico_lens.tracing.recording import trace
 
 __all__ = ["recorded_run", "trace_run"]
 

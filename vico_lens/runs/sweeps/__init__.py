@@ -9,8 +9,8 @@ a worker.
 from __future__ import annotations
 
 from vico_lens.runs.sweeps.grid import sweep
-from vico_lens.runs.sweeps.record import load_sweep, run_of
 from vico_lens.runs.sweeps.grid_cell import Run
+from vico_lens.runs.sweeps.record import load_sweep, run_of
 from vico_lens.runs.sweeps.sampling import sample_run
 
 __all__ = ["Run", "load_sweep", "run_of", "sample_run", "sweep"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vico_lens.errors import InputError, VicoLensError
-from vico_lens.runs.sweeps.record import Score, load_sweep, place_of, remove_drafts, run_of
 from vico_lens.runs.sweeps.grid_cell import Run
+from vico_lens.runs.sweeps.record import Score, load_sweep, place_of, remove_drafts, run_of
 from vico_lens.runs.sweeps.sampling import is_loader
 
 if TYPE_CHECKING:
