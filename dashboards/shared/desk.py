@@ -12,7 +12,7 @@ import streamlit as st
 
 from shared import notices
 from vico_lens.errors import VicoLensError
-from vico_lens.runs.background_job import Desk, Job, Ticket
+from vico_lens.runs.background_job import Job, Progress, Runner
 
 __all__ = ["begin", "finished", "running", "watch"]
 
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 @st.cache_resource(show_spinner=False)
-def desk() -> Desk:
+def desk() -> Runner:
     """Return the one place of this server where the model runs; it keeps the loaded model."""
-    made = Desk()
+    made = Runner()
     atexit.register(made.close)
     return made
 
 
-def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
+def begin(key: str, work: Callable[[Any, Progress], Any]) -> None:
     """Start work on the bundled pipeline as the job `key` of this session, or say that the model is taken.
 
     Parameters
@@ -35,17 +35,17 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
     key : str
         Place of the job in the session's state.
     work : callable
-        Takes the pipeline and a ticket.
+        Takes the pipeline and a progress.
     """
     place = desk()
 
-    def run(ticket: Ticket) -> Any:
+    def run(progress: Progress) -> Any:
         import torch
 
         # The bundled model is tiny: on a busy machine, threads that wait for each other cost many times what they save.
         torch.set_num_threads(1)
-        ticket.report("loading the model", 0, 1)
-        return work(place.keep("pipeline", _load), ticket)
+        progress.report("loading the model", 0, 1)
+        return work(place.keep("pipeline", _load), progress)
 
     job = place.start(run)
     if job is None:
