@@ -24,11 +24,13 @@ _HOME = {
     "attribute": "vico_lens.attribution",
     "balance": "vico_lens.intervention.balancing",
     "balance_report": "vico_lens.intervention.balancing",
+    "causal_map": "vico_lens.intervention.knockouts",
     "compare": "vico_lens.attribution.judging.comparison",
     "dominance": "vico_lens.attribution.dominance",
     "estimate": "vico_lens.tracing.cost.estimate",
     "find_concepts": "vico_lens.vocabulary.concepts",
     "invert": "vico_lens.intervention.inversion",
+    "knockout": "vico_lens.intervention.knockouts",
     "load_pipeline": "vico_lens.tracing.pipelines",
     "methods": "vico_lens.attribution.base",
     "open_trace": "vico_lens.store.opening",
@@ -47,11 +49,13 @@ __all__ = [
     "attribute",
     "balance",
     "balance_report",
+    "causal_map",
     "compare",
     "dominance",
     "estimate",
     "find_concepts",
     "invert",
+    "knockout",
     "load_pipeline",
     "methods",
     "open_trace",
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from vico_lens.errors import VicoLensError
     from vico_lens.intervention.balancing import balance, balance_report
     from vico_lens.intervention.inversion import invert
+    from vico_lens.intervention.knockouts import causal_map, knockout
     from vico_lens.runs.sweeps import sweep
     from vico_lens.store.opening import open_trace
     from vico_lens.store.saving import save_trace

@@ -203,6 +203,45 @@ def test_balance_writes_both_videos(run: Callable, model: Path, tmp_path: Path) 
     assert (out / "balance.csv").read_text().count("\n") > 1
 
 
+@pytest.mark.parametrize("verb", ["balance", "trace"])
+def test_a_failure_after_sampling_keeps_the_video(
+    run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As on a model too large to attribute: what took the time is not thrown away."""
+
+    def too_large(*ignored: Any, **options: Any) -> None:
+        raise vl.VicoLensError("the map would need 52 GB")
+
+    monkeypatch.setattr("vico_lens.runs.single_run.attribute", too_large)
+    monkeypatch.setattr("vico_lens.store.writer.TraceWriter.keep_video", too_large)
+    out = tmp_path / "out"
+    more = ["--video", tmp_path / "video.mp4"] if verb == "trace" else []
+    result = run(verb, PROMPT, "--model", model, *CALL, "--out", out, *more)
+    assert result.code == 1 and "52 GB" in result.line
+    kept = tmp_path / "video.mp4" if verb == "trace" else out / "before.mp4"
+    assert kept.read_bytes()[4:8] == b"ftyp"
+    if verb == "balance":
+        assert [entry.name for entry in out.iterdir()] == ["before.mp4"] and "before.mp4 in" in result.err
+
+
+def test_knockout_writes_both_videos_and_a_map(run: Callable, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    arguments = ["knockout", PROMPT, "--model", model, *CALL, "--out", out, "-c", "red circle", "--at-steps", "0"]
+    result = run(*arguments, "--map", "layer,step", "--json")
+    assert result.code == 0, result.err
+    assert {entry.name for entry in out.iterdir()} == {"plain.mp4", "knockout.mp4", "effects.csv", "summary.json"}
+    report = result.json
+    assert json.loads((out / "summary.json").read_text()) == report
+    assert report["distance"] > 0 and set(report["edited"].values()) == {1}
+    effects = xr.Dataset.from_dict(report["effects"]).effect
+    assert effects.dims == ("concept", "layer", "step") and effects.step.values.tolist() == [0]
+    assert "extra denoiser forwards" in result.err
+    assert run(*arguments).code == 2
+    for wrong in (["--to", "noise"], ["--heads", "x"], ["--map", "token"], ["-c", "crab"]):
+        result = run("knockout", PROMPT, "--model", model, *CALL, "--out", tmp_path / "wrong", *wrong)
+        assert result.code == 2 and not (tmp_path / "wrong" / "summary.json").exists()
+
+
 class TestWrongUse:
     """Each ends in one line, with exit code 1 or 2, and leaves nothing behind."""
 
