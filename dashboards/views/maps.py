@@ -34,6 +34,7 @@ what, where, how, when = st.columns([3, 3, 1.4, 1.4], gap="small")
 with what:
     state.valid_choices("words", words)
     shown = tuple(st.multiselect("Words", words, default=names, key="words", bind="query-params")) or names
+    layout.chip_colours("words", [colours[word] for word in shown])
 with where:
     offered = [*([ALL] if mean_fits else []), *readers]
     state.valid_choice("site", offered)
