@@ -7,6 +7,7 @@ import streamlit as st
 from shared import layout, notices, runner, state
 from vico_lens import plot
 from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
+from vico_lens.attribution.facade import DEFAULT_METHOD
 from vico_lens.runs.single_run import verdict_text
 
 JOB, PAIR = "balance_job", "balance_pair"
@@ -44,7 +45,7 @@ def compare(pair: Pair) -> None:
     look = {"colours": state.colours(names), "theme": state.theme()}
     layout.prompt_line(pair.settings.prompt, names, look["colours"])
     layout.facts({"plain": verdict_text(pair.plain.verdict), "balanced": verdict_text(pair.balanced.verdict)})
-    methods = list(pair.plain.influence)
+    methods = sorted(pair.plain.influence, key=lambda name: name != DEFAULT_METHOD)  # the same default as on every page
     method = st.segmented_control(
         "Influence by",
         methods,

@@ -169,7 +169,7 @@ class Method:
             raise InputError(f"{self.name} has no option {', '.join(unknown)}; its own options: {have}.")
 
 
-METHODS: Registry[Method] = Registry("attribution method", "vico_lens.methods")
+METHODS: Registry[Method] = Registry("attribution method", "vico_lens.methods", "vico_lens.attribution.methods")
 
 
 def register_method(name: str, *, replace: bool = False, **declared: Any) -> Callable[[Callable[..., Tensor | Answer]], Method]:
