@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import AttributionError, InputError
-from vico_lens.kernels.deferred import DeferredOperator
+from vico_lens.kernels.deferred import Cost, DeferredOperator
 from vico_lens.kernels.dense import DenseOperator
 from vico_lens.kernels.factored import FactorOperator
 from vico_lens.kernels.operators import Operator
@@ -57,6 +58,7 @@ def stages_from_trace(
     branch: str | None = None,
     prompt: int | None = None,
     device: str | torch.device | None = None,
+    on_read: Callable[[], None] | None = None,
 ) -> list[Stage]:
     """Make stages from one step of a trace, in execution order, on one grid.
 
@@ -78,6 +80,8 @@ def stages_from_trace(
         Row of a batched trace; needed when it holds several.
     device : str or torch.device, optional
         Where the stages compute; where the trace was opened by default.
+    on_read : callable, optional
+        Called each time a site is read; what it raises stops the run.
 
     Returns
     -------
@@ -104,12 +108,14 @@ def stages_from_trace(
     for site in sites:
         data = group_data(tree, site.group)
         data = select_run(data, step=step, branch=branch, prompt=prompt, layer=site.layer, heads=heads)
-        stage = Stage(site.kind, site.module, site.order, site.grid, _operator(data, site, step, device))
+        stage = Stage(site.kind, site.module, site.order, site.grid, _operator(data, site, step, device, on_read))
         stages.append(stage if target is None else resample(stage, target))
     return stages
 
 
-def _operator(data: xr.Dataset, site: Record, step: int, device: str | torch.device | None) -> Operator:
+def _operator(
+    data: xr.Dataset, site: Record, step: int, device: str | torch.device | None, on_read: Callable[[], None] | None
+) -> Operator:
     """What one call of a trace answers with: its factors, read when asked, or else the head mean of its weights."""
     if site.kind == "joint":
         missing = [name for name in JOINT_BLOCKS if name not in data]
@@ -120,14 +126,30 @@ def _operator(data: xr.Dataset, site: Record, step: int, device: str | torch.dev
     stored = factors_of(data["video_video" if site.kind == "joint" else "weights"])
     where = torch.device(device if device is not None else "cpu" if stored is None else stored.device)
     if stored is not None:
-        return DeferredOperator(lambda: _of_factors(stored, site, step, where), stored.shape, torch.float32, where)
+        return DeferredOperator(
+            lambda: _of_factors(stored, site, step, where, on_read), stored.shape, torch.float32, where, _cost(stored)
+        )
     names = JOINT_BLOCKS if site.kind == "joint" else ("weights",)
     dtype = torch.float64 if any(data[name].dtype == np.float64 for name in names) else torch.float32
     shape = _shape_of(data, site)
-    return DeferredOperator(lambda: _of_weights(data, site, step, shape, where), shape, dtype, where)
+    whole = sum(0 if data[name].variable._in_memory else data[name].size * 4 for name in names)
+    cost = Cost(whole, whole + prod(shape) * dtype.itemsize, 0)
+    return DeferredOperator(lambda: _of_weights(data, site, step, shape, where, on_read), shape, dtype, where, cost)
 
 
-def _of_factors(stored: StoredFactors, site: Record, step: int, device: torch.device) -> Operator:
+def _cost(stored: StoredFactors) -> Cost:
+    batch, queries, keys = stored.shape
+    numbers = len(stored.heads) * batch * stored.head_size
+    read = numbers * (queries + keys) * stored.itemsize
+    # The factors as read, and some heads of query, key and result in float32.
+    return Cost(read, 2 * read + min(1 << 28, 4 * numbers * (2 * queries + keys)), 2 * numbers * queries * keys)
+
+
+def _of_factors(
+    stored: StoredFactors, site: Record, step: int, device: torch.device, on_read: Callable[[], None] | None
+) -> Operator:
+    if on_read is not None:
+        on_read()
     query, key, scale, bias = stored.read("cpu")
     if not (bool(torch.isfinite(query).all()) and bool(torch.isfinite(key).all())):
         raise _not_finite(site, step)
@@ -148,7 +170,16 @@ def _shape_of(data: xr.Dataset, site: Record) -> tuple[int, int, int]:
     return shapes[site.kind]
 
 
-def _of_weights(data: xr.Dataset, site: Record, step: int, shape: tuple[int, int, int], device: torch.device) -> Operator:
+def _of_weights(
+    data: xr.Dataset,
+    site: Record,
+    step: int,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    on_read: Callable[[], None] | None,
+) -> Operator:
+    if on_read is not None:
+        on_read()
     weights = _joint(data, site) if site.kind == "joint" else _head_mean(data["weights"])
     if not bool(torch.isfinite(weights).all()):
         raise _not_finite(site, step)

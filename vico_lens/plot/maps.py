@@ -232,9 +232,7 @@ def side_by_side(
     rows = []
     for label, numbers, video in zip(("plain", "balanced"), pair, videos or (None, None), strict=True):
         row = _row(label, numbers, "shared", None if video is None else as_frames(video))
-        rows.append(
-            MapRow(row.label, row.maps, both, row.titles, row.frames)
-        )
+        rows.append(MapRow(row.label, row.maps, both, row.titles, row.frames))
     fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, most=most, theme=theme)
     shares = [numbers["share"].values for numbers in pair]
     weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
