@@ -106,6 +106,8 @@ class FactorSource:
         Where weights are computed.
     cache : NormaliserCache
         Shared by the variables of a group.
+    itemsize : int
+        Bytes of a stored number of query or key.
     """
 
     read: Read
@@ -117,6 +119,7 @@ class FactorSource:
     gain: bool
     device: str | torch.device
     cache: NormaliserCache
+    itemsize: int = 4
 
 
 class LazyWeights(BackendArray):

@@ -272,6 +272,7 @@ def _factors(
         gain=f"{path}/gain" in reader.arrays,
         device=device,
         cache=NormaliserCache(),
+        itemsize=np.dtype(reader.arrays[f"{path}/query"].dtype).itemsize,
     )
 
 
