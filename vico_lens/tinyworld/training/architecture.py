@@ -77,7 +77,9 @@ class Architecture(ABC):
             if stage.frames != FRAMES and not self.subsets:
                 raise InputError(f"expected whole clips in every stage of a {self.name} recipe, got {stage.frames} frames.")
             if (stage.patch is not None) != self.patched:
-                raise InputError(f"expected {'a' if self.patched else 'no'} patch in stage {stage.name!r} of a {self.name} recipe.")
+                raise InputError(
+                    f"expected {'a' if self.patched else 'no'} patch in stage {stage.name!r} of a {self.name} recipe."
+                )
         self.recipe = recipe
         self.patch = recipe.stages[-1].patch if patch is None else patch
 
@@ -103,7 +105,9 @@ class Architecture(ABC):
 
     def refined(self, state: dict[str, Tensor], coarse: int) -> dict[str, Tensor]:
         """Return the denoiser's state for `patch`, made from its state for patches of `coarse` cells."""
-        raise InputError(f"a {self.name} model cannot change its patches from {coarse} to {self.patch} cells while it is trained.")
+        raise InputError(
+            f"a {self.name} model cannot change its patches from {coarse} to {self.patch} cells while it is trained."
+        )
 
     @contextmanager
     def frame_positions(self, networks: Networks, frames: Tensor) -> Iterator[None]:

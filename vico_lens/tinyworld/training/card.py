@@ -146,7 +146,7 @@ def write_card(folder: Path) -> Path:
             stages="\n".join(_stages(recipe)),
             fresh_head=" one object, fresh | two objects, fresh |" if fresh else "",
             fresh_rule="---|---|" if fresh else "",
-            fresh_note="\n\"Fresh\": the averaged weights on 48 clips of new layouts, at even noise levels.\n" if fresh else "",
+            fresh_note='\n"Fresh": the averaged weights on 48 clips of new layouts, at even noise levels.\n' if fresh else "",
             curve="\n".join(_curve(entry, fresh) for entry in _spread(probes)),
             words=len(WORDS),
         )
