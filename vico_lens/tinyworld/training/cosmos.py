@@ -1,4 +1,4 @@
-"""The cross and full-3-D architecture: a stock `CosmosTransformer3DModel`, whose video tokens attend over all frames and to the text."""
+"""The cross and full-3-D architecture: a stock `CosmosTransformer3DModel`, with self-attention over all frames, then to text."""
 
 from __future__ import annotations
 
@@ -116,15 +116,14 @@ class Cosmos(Architecture):
         The parts of a patch start with its position. Their input weights are its sum over the parts, scaled to keep the variance,
         and their output weights its mean.
         """
-        assert self.patch is not None
-        ratio, width = coarse // self.patch, self.recipe.network["width"]
+        ratio, width = coarse // self.cells, self.recipe.network["width"]
         fine = dict(state)
-        rows = state["patch_embed.proj.weight"].view(width, CHANNELS, ratio, self.patch, ratio, self.patch)
+        rows = state["patch_embed.proj.weight"].view(width, CHANNELS, ratio, self.cells, ratio, self.cells)
         fine["patch_embed.proj.weight"] = rows.sum((2, 4)).flatten(1) / ratio
         for axis in "hw":
             name = f"learnable_pos_embed.pos_emb_{axis}"
             fine[name] = state[name].repeat_interleave(ratio, 0)
-        out = state["proj_out.weight"].view(ratio, self.patch, ratio, self.patch, 1, CHANNELS, width)
+        out = state["proj_out.weight"].view(ratio, self.cells, ratio, self.cells, 1, CHANNELS, width)
         fine["proj_out.weight"] = out.mean((0, 2)).flatten(0, 3)
         return fine
 

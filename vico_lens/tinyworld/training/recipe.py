@@ -41,7 +41,7 @@ class Stage:
     mean_share : float
         Share of clips that are trained at full noise on their caption's mean clip, where the source knows it.
     shift : float
-        Time shift of the noise levels: ``shift u / (1 + (shift - 1) u)`` for uniform ``u``. A larger one trains more at high noise.
+        Time shift of the noise levels: ``shift u / (1 + (shift - 1) u)`` for uniform ``u``. A larger one means more high noise.
     """
 
     name: str
@@ -156,16 +156,16 @@ class Recipe:
             now, then = getattr(self, part.name), getattr(earlier, part.name)
             if now != then:
                 raise ModelError(
-                    f"the checkpoint was made with {part.name} = {then!r}, the recipe has {now!r}: move the checkpoint away, or use "
-                    "its recipe."
+                    f"the checkpoint was made with {part.name} = {then!r}, the recipe has {now!r}: move the checkpoint away, or "
+                    "use its recipe."
                 )
         for update in range(step):
             if self.stage_at(update) != _like(self.stage_at(update), earlier.stage_at(update)) or not np.isclose(
                 self.rate_at(update), earlier.rate_at(update), rtol=1e-9
             ):
                 raise ModelError(
-                    f"the recipe's stage or rate at update {update} is not the one that made the checkpoint (of update {step}): only "
-                    "updates that are still to come may change."
+                    f"the recipe's stage or rate at update {update} is not the one that made the checkpoint (of update {step}): "
+                    "only updates that are still to come may change."
                 )
 
     def as_dict(self) -> dict[str, Any]:
