@@ -90,8 +90,8 @@ _PARTS = {
     ),
     "cosmos": (
         "A stock `CosmosTextToWorldPipeline`: a `CosmosTransformer3DModel` of {layers} layers, {width} channels and {heads} "
-        "heads, whose video tokens (one a cell of 8 x 8 in 8 frames) attend to those of all frames and, apart from that, to the text, a "
-        "two-layer `T5EncoderModel` trained with it, and a causal video autoencoder, `AutoencoderKLCosmos`."
+        "heads, whose video tokens (one a cell of 8 x 8 in 8 frames) attend to those of all frames and, apart from that, to the "
+        "text, a two-layer `T5EncoderModel` trained with it, and a causal video autoencoder, `AutoencoderKLCosmos`."
     ),
 }
 _OPTIONS = {
