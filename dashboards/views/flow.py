@@ -27,7 +27,9 @@ exact = method == "max_flow"
 with second:
     sink = st.selectbox("Into", list(SINKS), format_func=SINKS.get, key="sink", bind="query-params", disabled=not exact)
 with third:
-    scope = st.selectbox("Through", list(SCOPES), index=1, format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact)
+    scope = st.selectbox(
+        "Through", list(SCOPES), index=1, format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact
+    )
 with fourth:
     state.valid_choice("step", steps)
     step = int(st.selectbox("Step", steps, index=len(steps) // 2, key="step", bind="query-params"))

@@ -32,7 +32,12 @@ def test_the_bundled_trace(open_page: Open, page: str) -> None:
     assert not app.exception
     assert "notice error" not in text
     assert ">blue cross</bdi>" in text and ">purple circle</bdi>" in text
-    finding = {"overview": "of the influence", "maps": "gets most attention", "flow": "of what reaches the video", "compare": "methods"}[page]
+    finding = {
+        "overview": "of the influence",
+        "maps": "gets most attention",
+        "flow": "of what reaches the video",
+        "compare": "methods",
+    }[page]
     assert finding in text.partition("</h1>")[0]
 
 
@@ -157,7 +162,6 @@ def test_the_maps_page_counts_the_rest_of_the_attention(open_page: Open) -> None
     title, _, under = said(open_page("maps")).replace("\u00a0", " ").partition("</h1>")
     assert "Of these words" in title
     from shared.cached import open_tree
-
     from vico_lens.store.reading import concept_maps
 
     tree = open_tree(str(demo_trace()), "any")
