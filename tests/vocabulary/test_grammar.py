@@ -80,7 +80,7 @@ def test_motions(prompt: str, motions: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["a cat", "Las Vegas at night", "a café in Paris", "猫 and a dog", "die-cast car on the table"]
+    "prompt", ["a cat", "Las Vegas at night", "a café in Paris", "猫 and a dog", "the lions den met a van", "con man"]
 )
 def test_english_with_foreign_words_is_english(prompt: str) -> None:
     assert is_english(prompt) and find_phrases(prompt)

@@ -207,9 +207,9 @@ VERBS = _set("""
     crow honk chant haul busk breach vanish huddle bandage ambush thunder join froth repeat repaint salute
 """)
 FOREIGN = _set("""
-    el la los las un una unos unas del al con por para sobre entre y le les des du une et dans sur avec pour qui der die das
-    den dem ein eine einen einem einer und mit auf im am ist il lo gli della nel nella che di da em uma um com na os e o w i z
-    och sul sulla nello dello degli delle alla en ett som med het een van op met dan yang sebuah seekor
+    el la los las un una unos unas del al por para sobre entre y le les des du une et dans sur avec pour qui der das dem ein
+    eine einen einem einer und mit auf im ist il lo gli della nel nella che di da em uma um com na os e och sul sulla nello
+    dello degli delle alla en ett som med het een yang sebuah seekor
 """)
 
 
