@@ -16,6 +16,7 @@ from vico_lens.tracing.families.base import Grid, LeftOut, Unfolded
 from vico_lens.tracing.families.forwards import forward_of
 from vico_lens.tracing.families.reader import read
 from vico_lens.tracing.interception import Interception
+from vico_lens.tracing.process_settings import WRAPPER
 from vico_lens.tracing.raw_calls import Attended
 from vico_lens.tracing.running_call import Pipeline, RunningCall, running_call
 from vico_lens.tracing.sites import SiteBook
@@ -211,7 +212,8 @@ class Watch:
     def unrun(self) -> dict[str, str]:
         """Return known attention modules that never ran, with that as the reason."""
         name, root = next(iter(self.roots.items()))
-        known = {f"{name}.{path}" for path, _ in root.named_modules() if self._is_site(path)}
+        paths = (path.replace(f"{WRAPPER}.", "") for path, _ in root.named_modules())
+        known = {f"{name}.{path}" for path in paths if self._is_site(path)}
         return {path: "did not run" for path in sorted(known) if path not in self.book.sites and path not in self.book.left_out}
 
     def _is_site(self, path: str) -> bool:
@@ -235,14 +237,17 @@ class Watch:
             silent += sorted(path for path in first - ran if self._is_site(path))
         if silent or not self.book.sites:
             names = ", ".join(f"{denoiser}.{path}" for path in silent[:4]) or f"any module of {denoiser}"
+            cached = getattr(self.roots[denoiser], "is_cache_enabled", False)
+            advice = (
+                f"A cache of diffusers is on, which skips layers: call pipe.{denoiser}.disable_cache() while tracing."
+                if cached
+                else "A processor or kernel that bypasses torch does that (xformers, flash or sage kernels set on the processor, "
+                "attention inside a compiled graph, a cache that skips layers): switch it off while tracing, in diffusers with "
+                "model.set_default_attn_processor() or model.disable_cache()."
+            )
             raise TracingError(
-                f"expected every attention site of {type(self.pipe).__name__} to call scaled_dot_product_attention or a "
-                "softmax, but none "
-                f"was seen in {names}{' and others' if len(silent) > 4 else ''} ({len(silent)} sites). A processor or kernel "
-                "that bypasses "
-                "torch does that (xformers, flash or sage kernels set on the processor, attention inside a compiled graph, a "
-                "cache that "
-                "skips layers): switch it off while tracing, in diffusers with model.set_default_attn_processor()."
+                f"expected every attention site of {type(self.pipe).__name__} to call scaled_dot_product_attention or a softmax, "
+                f"but none was seen in {names}{' and others' if len(silent) > 4 else ''} ({len(silent)} sites). {advice}"
             )
 
     def _per_frame(self, forward: Forward) -> bool:

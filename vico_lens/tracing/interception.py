@@ -177,6 +177,7 @@ class Interception:
                 run.hidden = None
                 self._show_fused_layer(run, failed)
             if not failed and (run.calls or run.pieces):
+                run.join_heads()
                 self._observer.attended(run)
             if is_root:
                 self._observer.leave(name, failed=failed)

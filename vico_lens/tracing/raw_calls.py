@@ -83,8 +83,6 @@ class Attended:
         TracingError
             If they do not make up a whole.
         """
-        if self.calls:
-            self._join_heads()
         if self.calls or not self.pieces:
             return
         if len({piece.shape[1:] for piece in self.pieces}) == 1 and self.batch:
@@ -102,7 +100,7 @@ class Attended:
             "scaled_dot_product_attention (in diffusers: model.set_default_attn_processor())."
         )
 
-    def _join_heads(self) -> None:
+    def join_heads(self) -> None:
         """Put calls together that a processor made head by head.
 
         Raises

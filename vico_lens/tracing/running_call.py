@@ -138,8 +138,9 @@ class RunningCall:
 
     @property
     def guidance_scale(self) -> float | None:
-        """Weight of classifier-free guidance, or None."""
-        return _number(self.locals.get("guidance_scale"))
+        """Weight of classifier-free guidance, or None; of a guider if the pipeline has one."""
+        asked = _number(self.locals.get("guidance_scale"))
+        return asked if asked is not None else _number(getattr(getattr(self.pipe, "guider", None), "guidance_scale", None))
 
     @property
     def seeds(self) -> list[int] | None:

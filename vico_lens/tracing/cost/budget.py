@@ -71,7 +71,13 @@ def cost_of(calls: Iterable[AttentionCall], capture: Capture, halves: int = 1) -
         sample = call.query if call.query is not None else call.probabilities
         assert sample is not None
         weights, factors = site_bytes(call.site, _itemsize(capture, sample.dtype), None if heads is None else len(heads))
-        factors = 0 if call.query is None else factors + (0 if call.bias is None else _distinct(call.bias) * 4)
+        if capture.tokens is not None and call.site.kind == "cross":
+            weights = weights // call.site.tokens * capture.most_tokens(call.site)
+        factors = (
+            0
+            if call.query is None or (capture.tokens is not None and call.site.kind == "cross")
+            else factors + (0 if call.bias is None else _distinct(call.bias) * 4)
+        )
         costs[call.site.module] = Cost(call, halves, halves * weights, halves * factors)
     return list(costs.values())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vico_lens.errors import TracingError
 from vico_lens.tracing.families import joint, separate, unets
 from vico_lens.tracing.families.base import Family, Forward, Rule, Unfolded, unwrapped
+from vico_lens.tracing.families.refused import REFUSED
 from vico_lens.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def family_of(pipe: object) -> Family:
     Raises
     ------
     TracingError
-        If the pipeline has no component that looks like a video denoiser.
+        If the pipeline has no component that looks like a video denoiser, or is known to be beyond a trace.
 
     Examples
     --------
@@ -59,6 +60,11 @@ def family_of(pipe: object) -> Family:
         for row in rows:
             if cls.__name__ in row.pipelines:
                 return row
+        if cls.__name__ in REFUSED:
+            raise TracingError(
+                f"expected a pipeline whose attention can be traced, got {cls.__name__}: {REFUSED[cls.__name__]}. Choose another "
+                'pipeline, or register a vico_lens.tracing.families.Family for it in the entry-point group "vico_lens.families".'
+            )
     for row in rows:
         roots = [getattr(pipe, name, None) for name in row.denoisers]
         if any(cls.__name__ in row.models for root in roots for cls in type(unwrapped(root)).__mro__):

@@ -89,7 +89,7 @@ FAMILIES = (
         name="hunyuan-video-1.5",
         title="HunyuanVideo 1.5",
         proven=("hunyuan15-t2v",),
-        pipelines=("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"),
+        pipelines=("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "HunyuanVideo15ModularPipeline"),
         models=("HunyuanVideo15Transformer3DModel",),
         rules=(_REFINER, Rule(r"^transformer_blocks\.\d+\.attn$", "joint", read=reordered_text)),
         patch=_PATCH,
