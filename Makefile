@@ -19,6 +19,7 @@ INSTALL := $(PIP) install --quiet -c constraints.txt
 help:
 	@echo "make demo             trace, attribute and balance one prompt with the bundled model; writes demo-output/"
 	@echo "make test             run every test and docstring example"
+	@echo "make test-fast        run the quick tests, which sample nothing: about a minute"
 	@echo "make test-oldest      run the contract of tracing and balancing with the oldest diffusers that is supported"
 	@echo "make lint types rooms     ruff, mypy, import-linter"
 	@echo "make docs bench       build the documentation into site/; run the benchmarks"
@@ -51,6 +52,13 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Tests that need no sampling: words, files, figures, the house and the documentation.
+FAST := tests/test_house.py tests/test_public_names.py tests/test_public_surface.py tests/vocabulary tests/store tests/plot \
+	tests/cli/test_listing_verbs.py tests/cli/test_files.py tests/docs --ignore=tests/docs/test_code_blocks.py
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" --durations=5 $(FAST) $(PYTEST)
 
 $(VENV)/.oldest: constraints-oldest.txt $(VENV)/.dev
 	rm -rf $(VENV)/oldest

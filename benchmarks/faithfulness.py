@@ -101,7 +101,7 @@ def clips(case: Case) -> dict[str, Any]:
     causal = {how: case.attribute("leave_one_out", replacement=how) for how in REPLACEMENTS}
     found: dict[str, Any] = {}
     for label, (name, options) in METHODS.items():
-        # A flow for each token of the video is dear, and says the same at every step: it is cut at the sink.
+        # A flow for each token of the video is expensive, and the same at every step: its cut lies at the sink.
         each = options.get("sink") == "token"
         if each and case.seed >= FIRST_SEED + FLOWS_TO_TOKENS:
             continue
@@ -222,7 +222,7 @@ def run(part: str, count: int) -> None:
         start = time.perf_counter()
         with shared_calls():
             case = Case(pipe, prompt, seed)
-            # Where time is not measured, the guidance half that no score looks at is left out of every call.
+            # Where time is not measured, the branch that no score reads is left out of every call.
             halves = [] if part == "clips" else [conditional_half(case.call(step)) for step in STEPS]
             with replayed(pipe, case.sampling, halves):
                 found = PARTS[part](case)

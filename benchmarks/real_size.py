@@ -231,7 +231,7 @@ def main() -> None:
         f"{platform.python_version()}, torch {torch.__version__}; load average {load:.1f}. The published configuration "
         "(Wan-AI/Wan2.1-T2V-1.3B-Diffusers, `transformer/config.json`) with random weights in bfloat16, on a video of "
         f"{CALL['num_frames']} frames of {CALL['width']} x {CALL['height']} pixels, {CALL['num_inference_steps']} steps with "
-        "guidance; every step, layer and head of the conditional half is recorded.",
+        "guidance; every step, layer and head of the conditional branch is recorded.",
         "",
         "| what | value |",
         "|---|---|",

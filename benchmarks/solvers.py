@@ -1,4 +1,4 @@
-"""Other people's max-flow solvers behind one door, for comparison: built once a graph, then asked token after token.
+"""Max-flow solvers of other libraries behind one interface: each is built once for a graph, then solves one token after another.
 
 Each solver takes the static edges once; between tokens only the capacities of the source's edges change, in the cheapest way the
 solver offers. None of these is a dependency of vico-lens, except networkx.

@@ -1,6 +1,6 @@
-"""Synthetic attention that looks like attention: smooth and local in space and time, words as moving blobs, a begin token that
-takes most of the weight. Benchmarks need sizes that no bundled model has; what they say about speed holds, what they would say
-about a model does not."""
+"""Synthetic attention with the form of real attention: smooth and local in space and time, words as moving blobs, a begin token
+that takes most of the weight. Benchmarks need sizes that no bundled model has; their speeds hold for real models, and they say
+nothing else about a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The bundled sweep: twelve held-out prompts and two seeds, plainly and balanced, judged; the Runs page opens on it.
 
 ``python -m tools.bundled_sweep`` makes the folder again with the bundled model, in some minutes. The prompts
-are drawn, not chosen by their result.
+are drawn at random and not chosen by their result.
 """
 
 from __future__ import annotations

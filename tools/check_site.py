@@ -1,7 +1,7 @@
 """Check the built documentation: every link and anchor within it leads somewhere, and no other server is asked for anything.
 
-``python -m tools.check_site site`` looks at every page, not at what mkdocs believes of it. A link that a reader may follow to
-another site is fine; a script, style, picture or font from one is not.
+``python -m tools.check_site site`` reads every built page. A link to another site is allowed; a script, style, picture or font
+from another site is not.
 """
 
 from __future__ import annotations

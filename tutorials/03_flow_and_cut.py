@@ -109,7 +109,7 @@ assert all(arrives <= capacity + 1e-9 for capacity, _ in cuts.values())
 # meet, so the flow is the largest and the cut is the smallest. That they *always* meet is the max-flow min-cut theorem (Ford
 # and Fulkerson, 1956).
 #
-# This is worth more than a number. The cut is a **certificate**: whoever doubts 0.5 can check the flow (edge by edge) and the
+# The cut is more than a number. It is a **certificate**: if you doubt 0.5, you can check the flow (edge by edge) and the
 # cut (add two numbers), and need not trust any program. And it tells *where* the way is narrow. Widen `c → t` or `s → b`:
 # nothing happens. Only edges in the cut matter.
 #

@@ -160,7 +160,7 @@ assert scores.loc["rollout", "rank_correlation"] == 1 and scores.loc["random", "
 
 # %% [markdown]
 # `rank_correlation` holds the shares against leave-one-out, `map_correlation` the maps. Look at the last three rows before you
-# cheer. They are *nulls*, which know nothing of the model: the same value everywhere, the place in the prompt, random numbers.
+# cheer. They are *nulls*, which use nothing of the model: the same value everywhere, the place in the prompt, random numbers.
 # On this prompt random numbers reach a rank correlation of 0.6! With two concepts and two steps there are four numbers to rank;
 # it is easy to look good. **One prompt cannot tell methods apart.**
 #

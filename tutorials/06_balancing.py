@@ -17,8 +17,8 @@
 # **Time** 15 minutes to read, 30 seconds to run. **Before this** [00](00_first_look.ipynb); [04](04_saturation.ipynb) says what a
 # subgraph flow is.
 #
-# [Tutorial 00](00_first_look.ipynb) ended with a circle that never came. The attribution said that the word was starved from
-# the first step on. Vico's idea ([arXiv 2407.06182](https://arxiv.org/abs/2407.06182)) is to turn the microscope into a lever:
+# [Tutorial 00](00_first_look.ipynb) ended with a circle that is missing. The attribution said that the word was starved from
+# the first step on. Vico's idea ([arXiv 2407.06182](https://arxiv.org/abs/2407.06182)) is to use this to change the video:
 # influence is a differentiable function of the [latents](../docs/glossary.md#latents), so move the latents a little to where
 # the starved word has more, and go on sampling. This is [balancing](../docs/glossary.md#balancing).
 #
@@ -124,8 +124,8 @@ assert np.isclose(move.square().mean().sqrt(), 0.03)
 assert torch.allclose(FixedRms(0.03).start(0, 25)(torch.tensor([[0.003, 0.004]])), move)
 
 # %% [markdown]
-# The same move. That is a strength (no step vanishes) and a danger: where the gradient is numerical dust, we still move. Keep
-# this in mind for the log below.
+# The same move. That is a strength (no step vanishes) and a danger: where the gradient is only rounding error, we still move.
+# Keep this in mind for the log below.
 #
 # ## Balance a run
 #
@@ -225,7 +225,7 @@ assert (best.cost.row_forwards, balance.cost.row_forwards) == (77, 70)
 #
 # ### 2. Does it do harm where nothing was wrong?
 #
-# A prompt with one object has nobody to be unfair to. Balancing must leave it alone, to the last bit.
+# A prompt with one object has nothing to balance. Balancing must leave its video unchanged, to the last bit.
 
 # %%
 single = "a red square moving up"
@@ -239,7 +239,7 @@ assert idle.log.stop.values.tolist() == ["one concept"]
 assert all(np.array_equal(one, other) for one, other in zip(plain, sample(), strict=True))  # and nothing sticks to the pipeline
 
 # %% [markdown]
-# `vl.balance_report` looks for quieter harm: is the balanced clip blurred, does it flicker, do its pixels leave the range?
+# `vl.balance_report` looks for smaller harm: is the balanced clip blurred, does it flicker, do its pixels leave the range?
 
 # %%
 report = vl.balance_report(plain, balance)
@@ -266,7 +266,7 @@ print("updates within 1.2:", int((capped.log.latent_change > 0).sum()), "  stopp
 assert int((capped.log.latent_change > 0).sum()) == 5 and capped.cost.row_forwards == 60
 
 # %% [markdown]
-# ### 4. And on prompts that nobody picked?
+# ### 4. Does it help on prompts that were not picked?
 #
 # One clip says nothing about the next. These settings, which are the preset `"objects"`, were run on 200 prompts with two
 # objects that had no part in choosing them, one seed each, and the judge saw every clip plain and balanced:
@@ -299,7 +299,7 @@ print(f"20 mended, 16 broken: fair coins are as uneven as this in {100 * chance(
 assert round(chance(20, 16), 2) == 0.62
 
 # %% [markdown]
-# So the honest sentence about these settings is: *they bring missing objects back, and it is not shown that more clips are
+# So what can be said about these settings is: *they bring missing objects back, and it is not shown that more clips are
 # right.*
 #
 # ## What a failure teaches

@@ -27,7 +27,7 @@
 # concept. That is all.
 #
 # The built-in `cross_attention` averages over layers. But a word that *one* layer reads strongly may matter more than one that
-# all read weakly. So let us take the largest layer in the place of the mean:
+# all read weakly. So let us take the largest layer instead of the mean:
 
 # %%
 import json
@@ -83,7 +83,7 @@ assert np.allclose(influence_of_stages(stages, tokens, "loudest_layer").flatten(
 # 0.4 and 0.6 are the means of (0.2, 0.6) and (0.8, 0.4); 0.6 and 0.8 are their maxima. The maxima no longer add up to 1. That
 # is a property a reader should know; say such things in the docstring of a method that you publish.
 #
-# The method is in the list now, and every door takes it by name: attribution, comparison, and, because it is differentiable,
+# The method is in the list now, and can be used by name everywhere: in attribution, comparison, and, as it is differentiable,
 # [balancing](../docs/glossary.md#balancing).
 
 # %%
@@ -120,15 +120,14 @@ assert (balance.log.gradient_norm > 0).all() and losses[-1] < losses[0]
 
 # %% [markdown]
 # Gradients flow through *your* function, back through attention into the latents, with no more work than declaring that they
-# may. If the declaration is wrong, the first update says so: a gradient that is zero or not finite is an error, never a silent
-# non-event.
+# may. If the declaration is wrong, the first update says so: a gradient that is zero or not finite raises an error.
 #
 # Is the method any *good*? Running is not a proof. `vl.compare(tree, [...], pipe=pipe)` puts it beside the others, with the
 # tests of [tutorial 05](05_causes.ipynb).
 #
 # ## Ship it
 #
-# A method in a notebook dies with the notebook. In a package, one line of its `pyproject.toml` announces it:
+# A method in a notebook can be used only there. In a package, one line of its `pyproject.toml` registers it:
 #
 # ```toml
 # [project.entry-points."vico_lens.methods"]
@@ -168,9 +167,9 @@ assert told["loudest_layer"]["differentiable"] is True
 #
 # ## A pipeline of your own
 #
-# Now the other side: a model that nobody has told the tracer about. Here is one, small enough to read. The denoiser looks at
+# Now the other side: a model that the tracer does not know. Here is one, small enough to read. The denoiser looks at
 # all video cells ([self-attention](../docs/glossary.md#self-attention)) and then listens to the text
-# ([cross-attention](../docs/glossary.md#cross-attention)). Its weights are random, so the videos are noise: we prove *plumbing*
+# ([cross-attention](../docs/glossary.md#cross-attention)). Its weights are random, so the videos are noise: we test the *layout*
 # here, not quality.
 
 # %%
@@ -281,10 +280,10 @@ print({name: round(float(share), 2) for name, share in vl.dominance(vl.attribute
 #
 # ## Prove it
 #
-# Is it right? Maps with rows and columns exchanged look like maps, too. `check_family` holds the tracer against things it has
-# no hand in: an eager softmax in double precision found by another way; *disturbing one cell* of the latents, and seeing where
-# the recorded queries change; *exchanging one word*, and seeing under which token the keys change; runs that fail half-way; and
-# the video with and without tracing, bit for bit.
+# Is it right? Maps with rows and columns exchanged look like maps, too. `check_family` compares the trace with computations
+# that do not use the tracer: an eager softmax in double precision; *disturbing one cell* of the latents, and seeing where
+# the recorded queries change; *exchanging one word*, and seeing under which token the keys change; runs that fail in the
+# middle; and the video with and without tracing, bit for bit.
 
 # %%
 proof = check_family(sketch, lambda **changes: call(sketch, **changes), words, swaps=[("red", "blue")], negative="a star")
@@ -313,7 +312,7 @@ assert "denoiser.look" in found and "should show in the query there" in found
 
 # %% [markdown]
 # The disturbed cell shows at the wrong place: the cells are numbered in another order than the row says. Nothing else would
-# have told you, and every heat map you drew would have been scrambled without a sign.
+# have shown it, and every heat map would have been scrambled without a warning.
 #
 # A proven family can do all that the built-in ones can. Balancing our sketch moves its latents, too:
 
@@ -334,7 +333,7 @@ assert int((balance.log.latent_change > 0).sum()) > 0
 #
 # ## Exercises
 #
-# **1.** Write and register `"quietest_layer"`, which takes the smallest layer in the place of the largest. Give its two
+# **1.** Write and register `"quietest_layer"`, which takes the smallest layer instead of the largest. Give its two
 # influences on the two layers by hand above.
 
 # %% tags=["exercise"]

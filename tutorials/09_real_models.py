@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 09 · Real models
 #
-# **You will be able to** say before a run what tracing Wan, CogVideoX or AnimateDiff will take, choose a capture that fits, be
-# refused in time when it does not, and read a large trace on a laptop.
+# **You will be able to** say before a run what tracing Wan, CogVideoX or AnimateDiff will take, choose a capture that fits,
+# set a budget that stops a run in time, and read a large trace on a laptop.
 #
 # **Time** 15 minutes to read, 25 seconds to run. **Before this** [00](00_first_look.ipynb).
 #
@@ -89,7 +89,7 @@ sizes_few = show(few)
 assert np.allclose(sizes_few.stored_bytes / sizes.stored_bytes, 0.1, atol=0.02)
 
 # %% [markdown]
-# ## A model that is not there
+# ## A model without weights
 #
 # Your own configuration is not in that table. Build the transformer on torch's device `meta`: all shapes, no numbers, no
 # memory. Here is the Wan 2.1 that is called 1.3B, from its published configuration. The text encoder and the video
@@ -144,13 +144,13 @@ print([group for group in run.tree.groups if group.count("/") == 2])
 assert run.coverage["seen"] == run.coverage["recorded"] == 4 and not run.coverage["left_out"]
 
 # %% [markdown]
-# [Coverage](../docs/glossary.md#coverage) is worth a look at every new model: four sites seen, four recorded. A site that
+# Look at the [coverage](../docs/glossary.md#coverage) of every new model: four sites seen, four recorded. A site that
 # cannot be recorded is listed with its reason, and a known site that records nothing is an error. An empty trace never passes
 # for a result.
 #
-# ## Be refused in time
+# ## A budget
 #
-# A capture has a budget. A run that would go over it is refused *before* the first step, and told what would fit:
+# A capture has a budget. A run that would go over it is refused *before* the first step, and the error says what would fit:
 
 # %%
 try:
@@ -246,8 +246,8 @@ if WEIGHTS is not None:
 #
 # ## What you did
 #
-# You computed the size of a map by hand, estimated a model that was not there, traced a Wan with random weights bit for bit,
-# met a refusal, and read a trace without a model. Which families are proven, and on what, is in [the table of
+# You computed the size of a map by hand, estimated a model without weights, traced a Wan with random weights bit for bit,
+# set a budget, and read a trace without a model. Which families are proven, and on what, is in [the table of
 # pipelines](../docs/reference/pipelines.md); [fit memory](../docs/how-to/fit-memory.md) is the short version. Next: [many
 # runs](10_many_runs.ipynb).
 #

@@ -1,4 +1,4 @@
-"""Outputs that show everywhere and stay small: plotly figures become PNG pictures, HTML gives way to plain text."""
+"""Make outputs small and visible everywhere: plotly figures become PNG pictures, and HTML becomes plain text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The readable trace: attention calls to a tree of weights by eager softmax, all in memory.
+"""The slow reference of a trace: a tree of weights from attention calls, by eager softmax, all in memory.
 
-It shares no code with the store beyond the definition of a softmax and the assembly of the tree. What the store writes, streams,
-recomputes and slices is tested against this.
+It shares no code with the store beyond the definition of a softmax and the assembly of the tree. The tests compare with it what
+the store writes, streams, recomputes and slices.
 """
 
 from __future__ import annotations

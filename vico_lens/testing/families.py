@@ -1,4 +1,4 @@
-"""Prove a model family: everything that the tracer promises, checked on one pipeline against independent references."""
+"""Check a model family: what the tracer promises, tested on one pipeline against independent computations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARKS = ("</w>", "▁", "Ġ", "##")
 
 @dataclass(frozen=True, slots=True)
 class FamilyReport:
-    """What was proven of a pipeline.
+    """What was checked on a pipeline.
 
     Attributes
     ----------
@@ -65,13 +65,13 @@ def check_family(
     negative: str | None = None,
     tolerance: float = 1e-6,
 ) -> FamilyReport:
-    """Prove that a pipeline is traced right.
+    """Check that a pipeline is traced correctly.
 
-    Checked, each against something the tracer has no hand in: the output is the same bit for bit with tracing on; every softmax
-    of the denoiser is recorded, or left out with a reason; recorded maps equal an eager softmax in float64; rows sum to 1; axes
-    are where a disturbed latent cell shows; text tokens spell the prompt and stand where an exchanged word shows; the halves of
-    guidance are not taken for each other; and after success, an exception in the model and Ctrl-C nothing of the tracer is left
-    and a rerun is bit-identical.
+    Each check compares the trace with a computation that does not use the tracer. The output is the same bit for bit with and
+    without tracing. Every softmax of the denoiser is recorded, or left out with a reason. Recorded maps equal an eager softmax in
+    float64, and their rows sum to 1. A disturbed latent cell shows at its own place on the axes. Text tokens spell the prompt,
+    and an exchanged word shows at its own token. The branches of guidance are told apart. After success, after an exception in
+    the model and after Ctrl-C, no hook of the tracer is left, and another run gives the same output bit for bit.
 
     Parameters
     ----------
@@ -107,9 +107,8 @@ def check_family(
     """
     family = family_of(pipe)
     plain = np.asarray(run())
-    before = _state(
-        pipe
-    )  # after the first run: transformers adds hooks of its own when a text encoder is first asked for its states
+    # After the first run: transformers adds hooks of its own when a text encoder is first asked for its states.
+    before = _state(pipe)
     _same(run(), plain, "two runs without tracing differ: `run` must make a fresh generator for every call")
     with witness(denoisers(pipe, family)) as forwards:
         run()
@@ -217,7 +216,7 @@ def _state(pipe: Any) -> dict[str, Any]:
     """Everything a tracer could leave behind: hooks, replaced forwards and processors, function modes, the attention backend."""
     state: dict[str, Any] = {"function modes": torch._C._len_torch_function_stack()}
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    # A pipeline of one's own need not list its components as diffusers does; its attributes hold them.
+    # A pipeline that is not from diffusers need not list its components; then its attributes hold them.
     for component, root in getattr(pipe, "components", vars(pipe)).items():
         if not isinstance(root, nn.Module):
             continue

@@ -1,4 +1,4 @@
-"""Recorded maps against the witness's flat ones: which row of which forward they are, and how far off."""
+"""Compare recorded maps with the flat maps of the witness: find the row and forward that each one is, and their difference."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Ask the model itself which axis is which: change one thing at its input, and see where attention calls change.
+"""Check the axes of attention calls with the model itself: change one part of its input, and see where the calls change.
 
 Maps can be equal to an eager softmax number by number and still have rows for columns, frames for batch rows, or the wrong word
-over a token. A probe cannot be fooled that way: a cell of the latents that was disturbed must show in the query and key at that
-cell, and a word that was exchanged must show in the key at its token.
+over a token. A probe finds such mistakes: a disturbed cell of the latents must show in the query and key at that cell, and an
+exchanged word must show in the key at its token.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def check_branch(pipe: Any, run: Callable[..., Any], negative: str) -> None:
     Raises
     ------
     AssertionError
-        If the halves of guidance are taken for each other.
+        If the branches of guidance are mistaken for each other.
     """
 
     def keys(**overrides: Any) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""A second pair of eyes: every softmax of a denoiser, found and computed without any of the tracer's code.
+"""A witness: it finds and computes every softmax of a denoiser without any of the tracer's code.
 
 The tracer finds the module of a call with forward hooks and knows layouts from a table. The witness finds it by looking at the
-Python frames around the call, computes the softmax eagerly in float64, and knows nothing of layouts: its maps are flat, as the
-model made them.
+Python frames around the call, computes the softmax eagerly in float64, and uses no layout: its maps are flat, as the
+model makes them.
 """
 
 from __future__ import annotations

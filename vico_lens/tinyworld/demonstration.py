@@ -1,8 +1,8 @@
 """The bundled demonstration: one prompt, sampled plainly and balanced, traced, and attributed, small enough to ship.
 
 The dashboards open on it without a model and without waiting. The traces keep a few steps at half precision; influence was
-computed on every step of the full traces before that, and is kept beside them, and so is how faithful each method is on this
-prompt. ``python -m tools.bundled_demo`` makes the folder again from ``demo.json`` with the bundled model, in about two minutes.
+computed on every step of the full traces before that. It is kept beside them, as are the faithfulness scores of each method on
+this prompt. ``python -m tools.bundled_demo`` makes the folder again from ``demo.json``, in about two minutes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The exact judge: whether a clip shows what its prompt asks for, and how it failed if not.
 
-The judge was written and frozen before any balancing result was looked at. Its own error rate is measured against rendered truth
+The judge was written and fixed before anyone looked at a balancing result. Its own error rate is measured against rendered truth
 in ``tests/tinyworld/test_judge.py`` and, wider, by ``make check-all``.
 """
 
@@ -50,7 +50,7 @@ _RELATION_LEAD = 2.0  # pixels by which an object must be left of or above the o
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge says of one clip.
+    """The judge's verdict on one clip.
 
     Attributes
     ----------

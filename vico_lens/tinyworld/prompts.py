@@ -24,7 +24,7 @@ from vico_lens.tinyworld.vocabulary import COLOURS, MOTIONS, RELATIONS, SHAPES, 
 __all__ = ["TinyObject", "TinyPrompt", "is_held_out", "parse_prompt", "sample_prompts"]
 
 MAX_OBJECTS = 3
-_MISSES = 2000  # draws in a row that bring nothing new, after which there is nothing new
+_MISSES = 2000  # draws in a row without a new prompt, after which the sampler stops
 
 _OBJECT = rf"a (?:(?P<size>{'|'.join(SIZES)}) )?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
 _MOVING = re.compile(rf"{_OBJECT} (?:moving (?P<motion>left|right|up|down)|staying (?P<still>still))")

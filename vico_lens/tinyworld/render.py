@@ -1,8 +1,8 @@
 """Ground truth: an anti-aliased renderer with object masks, and the layouts it draws.
 
-The world is not symmetric, on purpose: a moving object starts near the centre line across its way and moves *outward*. So the
-word "right" says something about where the object is (right of the centre, on average) as well as how it moves, which is what
-lets a small network learn motion words in minutes instead of never.
+The world is not symmetric, on purpose: a moving object starts near the centre and moves *outward*. So the word "right" says
+something about where the object is (right of the centre, on average) as well as how it moves. Without this a small network
+does not learn motion words.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def draw(objects: Sequence[TinyObject], layout: Layout, side: int = SIDE) -> tup
 
 
 def sample_layout(prompt: TinyPrompt, rng: np.random.Generator) -> Layout | None:
-    """Draw places and speeds for the objects of a prompt, or ``None`` if they found no room in many tries."""
+    """Draw places and speeds for the objects of a prompt; return ``None`` if they find no room in many tries."""
     for _ in range(_TRIES):
         radii = np.array([_radius(item, len(prompt.objects), rng) for item in prompt.objects], np.float32)
         centres = np.stack([sample_path(item.motion, radius, rng) for item, radius in zip(prompt.objects, radii, strict=True)])

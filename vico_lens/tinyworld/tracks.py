@@ -1,4 +1,4 @@
-"""What is seen in a clip: coloured blobs a frame, linked over time, each with a shape, a size and a motion.
+"""Objects seen in a clip: coloured blobs in each frame, linked over time, each with a shape, a size and a motion.
 
 The reading uses no network. Palette colours are far apart on rays from the background colour, so a pixel's colour is the ray it
 lies closest to and its coverage is how far along it lies; a shape is the template (four shapes, many radii, drawn at the blob's
@@ -34,7 +34,7 @@ _RADII = np.arange(2.5, 6.6, 0.15, dtype=np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object as seen: words where they can be told, and the numbers behind them.
+    """One object as it is seen: its words as far as they can be read, and the numbers behind them.
 
     `shape` is ``"unreadable"`` where no template fits; `motion` is ``"other"`` off the five words. `velocity` is in pixels a
     frame, `centre` the mean ``(x, y)`` in pixels, `frames` the number of frames in which it was seen.

@@ -1,6 +1,6 @@
 """Tiny random-initialised instances of the diffusers video pipelines, built offline in code.
 
-What can be proven on them holds for the real ones: layouts, masks, guidance, hooks. What cannot: anything about pictures.
+Layouts, masks, guidance and hooks are the same in the real pipelines, so tests of them hold there too. The pictures are noise.
 
 Examples
 --------

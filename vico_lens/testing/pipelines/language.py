@@ -65,7 +65,7 @@ def qwen25_vl(width: int) -> dict[str, Any]:
 
 
 def qwen25_vl_text(width: int) -> dict[str, Any]:
-    """The language half of Qwen2.5-VL, as HunyuanVideo 1.5 loads it; the pipeline reads its third last state."""
+    """Qwen2.5-VL without its vision model, as HunyuanVideo 1.5 loads it; the pipeline reads its third last state."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
