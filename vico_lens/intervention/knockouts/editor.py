@@ -13,7 +13,8 @@ from vico_lens.errors import InputError, TracingError
 from vico_lens.intervention.balancing.words import Names, Words, words_of_call
 from vico_lens.intervention.knockouts.cuts import Block, Cut
 from vico_lens.intervention.knockouts.places import Placed, placed
-from vico_lens.tracing.attention_calls import Label, Watch
+from vico_lens.tracing.attention_calls import Watch
+from vico_lens.tracing.branches import Label
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.families import rule_for
 from vico_lens.tracing.interception import Operands
@@ -118,7 +119,7 @@ class Editor:
         if rule.kind not in ("cross", "joint"):
             return None
         sizes = _sizes(run, operands)
-        device = operands.get("query", operands.get("logits")).device
+        device = operands["logits" if "logits" in operands else "query"].device
         rows = {row: label for row, label in enumerate(moment.labels) if label is not None and label[0] == "cond"}
         found = {row: part for row in rows if (part := placed(run, rule, family, moment.forward, row, sizes, device)) is not None}
         if not found:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from tqdm.auto import tqdm
 
 from vico_lens.errors import InputError
-from vico_lens.intervention.balancing.influences import site_filter
 from vico_lens.intervention.balancing.quality import distance
 from vico_lens.intervention.balancing.session import Session
 from vico_lens.intervention.balancing.words import Names
@@ -25,6 +25,7 @@ from vico_lens.intervention.knockouts.session import knockout
 from vico_lens.tracing.interception import intercept
 from vico_lens.tracing.tokens import seen_ids
 from vico_lens.vocabulary.concepts import Concept
+from vico_lens.vocabulary.selection import Layers, matches
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,7 +42,7 @@ def causal_map(
     concepts: Names | str | Concept | None = None,
     over: Sequence[Axis] = ("layer", "step"),
     *,
-    layers: str | int | Sequence[str | int] | None = None,
+    layers: Layers = None,
     steps: slice | Sequence[int] | int | None = None,
     to: Replacement = "mask",
     seed: int = 0,
@@ -130,7 +131,8 @@ def causal_map(
             if progress is not None:
                 progress(done, total)
 
-        mapper = Mapper(Editor(pipe, names, seen, None), axes, Cut(to), site_filter(layers), steps, video, planned, advance)
+        editor, wanted = Editor(pipe, names, seen, None), partial(matches, layers=layers)
+        mapper = Mapper(editor, axes, Cut(to), wanted, steps, video, planned, advance)
         with intercept(mapper.editor.watch.roots, mapper.editor) as mapper.editor.watch.interception, ExitStack() as hooks:
             mapper.hook(hooks)
             session = hooks.enter_context(Session(pipe, mapper.editor.watch.roots))
@@ -159,8 +161,8 @@ def _dataset(mapper: Mapper) -> xr.Dataset:
         "step": len(steps),
     }
     values = np.full(tuple(sizes.values()), np.nan)
-    for (cell, step), effect in mapper.effects.items():
-        values[(*(max(0, place) for place in cell), steps.index(step))] = effect
+    for (cell, step), change in mapper.effects.items():
+        values[(*(max(0, place) for place in cell), steps.index(step))] = change
     coords: dict[str, Any] = {
         "concept": list(cost.concepts),
         "layer": range(sizes["layer"]),

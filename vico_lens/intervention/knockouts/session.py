@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from vico_lens.errors import InputError, TracingError
-from vico_lens.intervention.balancing.influences import site_filter
 from vico_lens.intervention.balancing.words import Names
 from vico_lens.intervention.knockouts.cuts import Cut, Replacement
 from vico_lens.intervention.knockouts.editor import Editor, Selection
 from vico_lens.tracing.interception import Interception, intercept
 from vico_lens.tracing.tokens import seen_ids
 from vico_lens.vocabulary.concepts import Concept
+from vico_lens.vocabulary.selection import Layers, matches
 
 __all__ = ["Knockout", "knockout"]
 
@@ -85,7 +86,7 @@ class Knockout:
 def knockout(
     pipe: Any,
     concepts: Names | str | Concept | None = None,
-    layers: str | int | Sequence[str | int] | None = None,
+    layers: Layers = None,
     heads: int | Sequence[int] | None = None,
     steps: slice | Sequence[int] | int | None = None,
     frames: int | Sequence[int] | None = None,
@@ -151,7 +152,7 @@ def knockout(
     """
     names = [concepts] if isinstance(concepts, (str, Concept)) else concepts
     cut = Cut(to, scale, () if names is not None and len(names) == 0 else _several(heads))
-    return Knockout(pipe, names or None, Selection(cut, site_filter(layers), steps, _several(frames)))
+    return Knockout(pipe, names or None, Selection(cut, partial(matches, layers=layers), steps, _several(frames)))
 
 
 def _several(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
