@@ -23,7 +23,7 @@ help:
 	@echo "make lint types rooms     ruff, mypy, import-linter"
 	@echo "make docs bench       build the documentation into site/; run the benchmarks"
 	@echo "make check-all        test, test-oldest, lint, types, rooms, docs"
-	@echo "make tinyworld-model  train the bundled model again (hours; resumes from runs/)"
+	@echo "make tinyworld-model  train a bundled model again, MODEL=unet or joint (hours; resumes from runs/)"
 	@echo "make clean            remove .venv, caches and build outputs"
 
 $(VENV)/bin/python:
@@ -86,8 +86,9 @@ bench: $(VENV)/.dev
 check-all: export VICO_LENS_JUDGE_CLIPS = 2000
 check-all: test test-oldest lint types rooms docs
 
+MODEL ?= unet
 tinyworld-model: $(VENV)/.runtime
-	$(BIN)/python -m vico_lens.tinyworld.training --work runs/tinyworld
+	$(BIN)/python -m vico_lens.tinyworld.training --model $(MODEL)
 
 clean:
 	rm -rf $(VENV) demo-output site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

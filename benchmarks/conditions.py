@@ -17,7 +17,9 @@ import torch
 
 import vico_lens as vl
 from vico_lens.intervention.balancing import FixedRms, Preset, RandomDirection, Schedule, Session, presets
-from vico_lens.intervention.balancing.composition import compose, early_loss, reweight
+from vico_lens.intervention.balancing.composition import compose
+from vico_lens.intervention.balancing.reweighting import reweight
+from vico_lens.intervention.balancing.seed_search import early_loss
 from vico_lens.runs.sweeps import Run
 from vico_lens.tracing.families import denoisers
 from vico_lens.tracing.video import to_rgb

@@ -17,17 +17,16 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 # Every row holds rooms that do not import each other; a room imports only rooms in rows below it.
 ROOMS: list[list[tuple[str, str]]] = [
-    [("cli", "the command line, one file a verb")],
+    [("cli", "the command line, one file a verb"), ("testing", "tiny pipelines and traces, checks")],
     [("report", "the HTML report in one file")],
     [("runs", "one prompt, a pair, a job, a sweep"), ("plot", "figures, and their numbers")],
     [("intervention", "balancing/ and inversion: what changes a run")],
     [("attribution", "methods/, judging/, lab/: influence of concepts")],
     [("tracing", "model side; families/, cost/"), ("store", "data side: Zarr, xarray")],
     [("kernels", "arithmetic on plain tensors")],
-    [("vocabulary", "schema, concepts, phrases, registry")],
+    [("vocabulary", "schema, concepts, phrases, registry"), ("tinyworld", "bundled model, prompts, judge")],
     [("errors", "every error of the package")],
 ]
-BESIDE = [("testing", "tiny pipelines"), ("tinyworld", "bundled model, judge")]
 
 COLOUR = {
     "cli": "#7a3f12",
@@ -142,9 +141,12 @@ def arrow(path: str) -> str:
 
 def picture(width: float, height: float, parts: Sequence[str]) -> str:
     """Return a whole SVG on a white ground, which reads on the dark theme, too."""
+    marker = (
+        '<marker id="a" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 8 4 0 8z" fill="#666"/></marker>'
+    )
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}"><defs><marker id="a" viewBox="0 0 8 8" refX="6" '
-        f'refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="#666"/></marker></defs>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}"><defs>{marker}</defs>'
         f'<style>{STYLE}</style><rect width="{width:g}" height="{height:g}" rx="8" fill="#fff"/>'
     )
     return "\n".join([head, *parts, "</svg>\n"])
@@ -152,7 +154,7 @@ def picture(width: float, height: float, parts: Sequence[str]) -> str:
 
 def rooms() -> str:
     """Draw the rooms, the highest on top."""
-    parts, width, row, gap = [], 700.0, 44.0, 18.0
+    parts, width, row, gap = [], 900.0, 44.0, 18.0
     for index, members in enumerate(ROOMS):
         y = 16 + index * (row + gap)
         each = (width - 14 * (len(members) - 1)) / len(members)
@@ -163,12 +165,7 @@ def rooms() -> str:
         if index + 1 < len(ROOMS):
             parts.append(arrow(f"M{16 + width / 2:g} {y + row + 2:g} v{gap - 4:g}"))
     height = 16 + len(ROOMS) * (row + gap) - gap + 16
-    for place, (name, purpose) in enumerate(BESIDE):
-        tall = (height - 32 - 14) / 2
-        y = 16 + place * (tall + 14)
-        parts += [box(738, y, 148, tall, name), text(812, y + tall / 2 - 4, "n", name, anchor="middle", fill=COLOUR[name])]
-        parts.append(text(812, y + tall / 2 + 18, "t", purpose, anchor="middle"))
-    return picture(902, height, parts)
+    return picture(932, height, parts)
 
 
 def walk(stops: Sequence[Stop]) -> str:

@@ -23,7 +23,6 @@
 
 # %%
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -108,7 +107,7 @@ cell[4, 4, 4] = 1
 steepest = {}
 for blocks, end in ((1, 4), (2, 8)):
     scores = [stage.weights.double().log().requires_grad_() for stage in graph.stages[:end]]
-    live = [replace(stage, weights=torch.softmax(score, -1)) for stage, score in zip(graph.stages, scores, strict=False)]
+    live = [stage.having(torch.softmax(score, -1)) for stage, score in zip(graph.stages, scores, strict=False)]
     flow = max_flow(LayeredGraph.from_stages(live), [concepts[1].tokens], cell)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

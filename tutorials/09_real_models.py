@@ -47,7 +47,7 @@ import vico_lens as vl
 from vico_lens.testing import tiny_pipeline
 from vico_lens.tracing.cost.budget import site_bytes
 from vico_lens.tracing.cost.published_models import native_sizes
-from vico_lens.tracing.sites import AttentionSite
+from vico_lens.vocabulary.schema import AttentionSite
 
 cog = AttentionSite("transformer.transformer_blocks.0.attn1", "joint", (13, 30, 45), 30, 64, 226, 0)
 weights, factors = site_bytes(cog, 2)

@@ -10,14 +10,12 @@ True
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. A name that maps to itself as a module is the module.
+# Public name -> the module that holds it. No module at the root shares a name with them, so importing one changes no name.
 _HOME = {
     "AttentionGraph": "vico_lens.attribution.graph",
     "Capture": "vico_lens.tracing.capture",
@@ -99,19 +97,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps ``vl.dominance`` the function, whoever imports the module ``vico_lens.dominance`` first.
-
-    Importing a submodule sets it as an attribute of its package. Three public functions live in a module of their own name; for
-    them the function takes that place, so that the meaning of a public name never depends on the order of imports.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

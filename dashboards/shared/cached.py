@@ -120,16 +120,13 @@ def routes(path: str, version: str, concepts: tuple[str, ...], step: int, carry:
 
 @st.cache_data(max_entries=32, show_spinner="Comparing methods")
 def agreement(path: str, version: str, methods: tuple[str, ...], _found: Mapping[str, xr.DataArray]) -> xr.DataArray:
-    """Rank correlation of the maps of each two methods: ``(method, other_method)``."""
+    """Agreement of each two methods, ``(method, other_method)``: the quantity of `vico_lens.compare`."""
     kept = _comparison(path)
     if kept is not None and set(methods) <= set(kept["method"].values.tolist()):
         return kept["agreement"].sel({"method": list(methods), "other_method": list(methods)})
-    from vico_lens.attribution.judging.comparison import map_correlation
+    from vico_lens.attribution.judging.comparison import agreement_of
 
-    means = [_found[name].mean("step") if "step" in _found[name].dims else _found[name] for name in methods]
-    rows = [[1.0 if one is other else map_correlation(one, other) for other in means] for one in means]
-    names = list(methods)
-    return xr.DataArray(rows, dims=("method", "other_method"), coords={"method": names, "other_method": names}, name="agreement")
+    return agreement_of({name: _found[name] for name in methods})
 
 
 def faithfulness(path: str) -> xr.Dataset | None:

@@ -13,8 +13,9 @@ import streamlit as st
 from shared import notices
 from vico_lens.errors import VicoLensError
 from vico_lens.runs.background_job import Desk, Job, Ticket
+from vico_lens.runs.request import fixed_threads
 
-__all__ = ["begin", "finished", "running", "watch"]
+__all__ = ["Ticket", "begin", "begin_without_model", "finished", "running", "watch"]
 
 T = TypeVar("T")
 
@@ -37,17 +38,22 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
     work : callable
         Takes the pipeline and a ticket.
     """
-    place = desk()
 
     def run(ticket: Ticket) -> Any:
-        import torch
-
-        # The bundled model is tiny: on a busy machine, threads that wait for each other cost many times what they save.
-        torch.set_num_threads(1)
         ticket.report("loading the model", 0, 1)
-        return work(place.keep("pipeline", _load), ticket)
+        return work(desk().keep("pipeline", _load), ticket)
 
-    job = place.start(run)
+    begin_without_model(key, run)
+
+
+def begin_without_model(key: str, work: Callable[[Ticket], Any]) -> None:
+    """Start work that needs no model as the job `key` of this session, or say that another run is under way."""
+
+    def run(ticket: Ticket) -> Any:
+        with fixed_threads():
+            return work(ticket)
+
+    job = desk().start(run)
     if job is None:
         notices.empty("Another run is under way on this server.", "One runs at a time; try again in a minute.")
     else:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+import xarray as xr
 from streamlit.errors import StreamlitAPIException
 
 from shared import cached, notices
 from shared.opening import Opened
+from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.report.markup import Markup, el, foreign
 from vico_lens.report.media import caption
 
@@ -88,14 +90,10 @@ def note(*parts: Any) -> None:
     text(*parts, css="note")
 
 
-def basis(method: str, asked: str, steps: Sequence[int] | None, recorded: int) -> str:
-    """Say what the numbers of a page rest on."""
-    told = f"By {method.replace('_', ' ')}"
-    if steps is not None:
-        told += f", from {len(steps)} of {recorded} recorded steps" if len(steps) > 1 else f", from step {steps[0]} only"
-    if method != asked:
-        told = f"A quick look: attention at one site in step {steps[0]}, because {asked.replace('_', ' ')} would read far more"
-    return f"{told}. Intervals say how even the shares are within this run, not what another seed would give."
+def basis(influence: xr.DataArray, method: str, chosen: str) -> str:
+    """Say what the numbers of a page rest on, in the words of the figures; `chosen` is the method that was asked for."""
+    quick = "" if method == chosen else f"A quick look, because {chosen.replace('_', ' ')} computes on much more. "
+    return f"{quick}{basis_of(influence)} {SHARE} Intervals say how even the shares are within this run, not what another seed gives."
 
 
 def film(opened: Opened) -> None:

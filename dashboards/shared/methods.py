@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Literal
 
 import streamlit as st
 
-__all__ = ["READING", "MethodWords", "choose_method"]
+__all__ = ["READING", "MethodWords", "choose_method", "choose_scale"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +63,13 @@ def choose_method(*, maps_only: bool = True) -> str:
     return st.selectbox(
         "Method", options, index=options.index(first), format_func=lambda name: READING[name].title, key=key, bind="query-params"
     )
+
+
+def choose_scale() -> Literal["shared", "each"]:
+    """Draw the choice of the maps' opacity scale; it is part of the link."""
+    names: dict[Literal["shared", "each"], str] = {"shared": "one for all concepts", "each": "each concept its own"}
+    chosen = st.segmented_control(
+        "Scale", list(names), default="shared", required=True, format_func=names.__getitem__, key="scale", bind="query-params",
+        help="One scale shows how strong the concepts are beside each other. A scale of its own shows where a weak one acts.",
+    )  # fmt: skip
+    return chosen or "shared"

@@ -92,8 +92,8 @@ def quick_look(tree: xr.DataTree, concepts: tuple[str, ...], step: int) -> xr.Da
     found = find_concepts(tree, list(concepts))
     maps = [weights.isel(token=list(concept.tokens)).mean("head").sum("token").load() for concept in found]
     joined = xr.concat([part.drop_vars(list(part.coords)) for part in maps], dim="concept")
-    joined = joined.assign_coords(concept=list(concepts)).transpose("concept", "frame", "y", "x")
-    return joined.assign_attrs(method=f"cross-attention at {data['module'].values[middle]}")
+    joined = joined.assign_coords(concept=list(concepts), step=step).transpose("concept", "frame", "y", "x")
+    return joined.assign_attrs(method=f"cross attention of one site, {data['module'].values[middle]}")
 
 
 def prompt_words(tree: xr.DataTree, concepts: tuple[str, ...]) -> list[str]:

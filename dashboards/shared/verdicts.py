@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vico_lens.plot.wording import number, percent
+from vico_lens.plot.wording import level, number, percent
 from vico_lens.report.markup import Markup, el, foreign, join
 
 __all__ = ["certificate_words", "flow_headline", "flow_rows"]
@@ -23,10 +23,12 @@ def flow_headline(flow: xr.DataArray, names: Sequence[str], colours: Mapping[str
         return join(["Every flow fills the video: it cannot tell the concepts apart"])
     if states and states.count("sink") > len(states) / 2:
         full = percent(states.count("sink") / len(states))
-        return join([f"{full} of the flows fill the video, where a value says nothing of a concept"])
+        return join([f"{full} of the flows fill the video, and these values are the same for every concept"])
     whole = sum(totals.values())
     if len(names) == 1 or whole == 0:
         return join([_marked(top, colours), f" sends {number(totals[top])} into the video"])
+    if sum(level(total / whole, totals[top] / whole) for total in totals.values()) > 1:
+        return join([f"No concept sends more than the others: the largest part is {percent(totals[top] / whole)}"])
     return join([_marked(top, colours), f" sends {percent(totals[top] / whole)} of what reaches the video"])
 
 

@@ -10,6 +10,7 @@ from shared.methods import READING
 from shared.panels import map_panels, show
 from vico_lens import plot
 from vico_lens.attribution.dominance import dominance
+from vico_lens.plot.wording import percent
 
 opened = state.current()
 names = state.concepts(opened)
@@ -44,16 +45,18 @@ if len(found) < 2:
     st.stop()
 
 tables = {method: dominance(influence) for method, influence in found.items()}
-leaders = {method: str(table["dominant"].item()) for method, table in tables.items()}
-first = next(iter(leaders.values()))
+leaders = plot.method_maps_numbers(found)["leader"].values.tolist()
+top = max(names, key=leaders.count)
 with head:
     if len(names) == 1:
         layout.heading("With one concept, only the places can be compared")
-    elif set(leaders.values()) == {first}:
-        layout.heading(["All methods agree: ", layout.concept_mark(first, colours), " dominates"])
+    elif leaders.count(top) == len(found):
+        layout.heading([f"All {len(found)} methods give ", layout.concept_mark(top, colours), " the largest share"])
+    elif not any(leaders):
+        layout.heading("No method gives one concept a larger share than the others")
     else:
-        votes = sum(leader == first for leader in leaders.values())
-        layout.heading(["The methods disagree: ", layout.concept_mark(first, colours), f" leads by {votes} of {len(leaders)}"])
+        votes = f" the largest share by {leaders.count(top)} of {len(found)}"
+        layout.heading(["The methods disagree: ", layout.concept_mark(top, colours), f" has{votes}"])
     layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
 
 layout.lead("The same video by each method", "Every method has its own scale, because their numbers have different units.")
@@ -75,7 +78,9 @@ scrub()
 layout.lead("How far they agree")
 with notices.guarded("The agreement could not be computed."):
     layout.draw(plot.agreement(cached.agreement(*opened.key, tuple(found), found), theme=theme), "agreement")
-layout.facts({READING[method].title: f"evenness {float(table['evenness']):.2f}" for method, table in tables.items()})
+shares = {method: ", ".join(f"{percent(float(share))} {name}" for name, share in zip(names, table["share"].values, strict=True))
+          for method, table in tables.items()}  # fmt: skip
+layout.facts({READING[m].title: f"{shares[m]}; evenness {float(tables[m]['evenness']):.2f}" for m in tables})
 
 layout.lead("Which of them to believe", "Scores against leave-one-out: what really changes when a word is taken away.")
 scores = cached.faithfulness(str(opened.path))

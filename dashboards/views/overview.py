@@ -6,8 +6,9 @@ import streamlit as st
 
 from shared import cached, layout, notices, state
 from shared.budget import plan
+from shared.costly import costly_influence
 from shared.findings import story_of
-from shared.methods import READING, choose_method
+from shared.methods import READING, choose_method, choose_scale
 from shared.panels import map_panels, show
 from vico_lens import plot
 
@@ -22,39 +23,39 @@ with right:
     said = st.container()
     method = choose_method()
 todo = plan(opened.tree, method)
-chosen, steps = (method, None) if cached.is_kept(str(opened.path), method) else (todo.method, todo.steps)
+kept = cached.is_kept(str(opened.path), method)
+chosen, steps, influence = (method, None, None) if kept else (todo.method, todo.steps, None)
 with left:
     layout.film(opened)
-if chosen is None:
-    with head:
-        layout.heading("This trace is too large to summarise unasked", opened.label)
-        layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
+if chosen != method:
     with said:
-        notices.too_large(
-            f"One step of {READING[method].title.lower()} reads {todo.asked_bytes / 1e9:.1f} GB.",
-            "The Maps page reads single slices and stays quick. On the command line: vico-lens attribute TRACE --step N.",
-        )
-    st.stop()
+        influence = costly_influence(opened, method, names, "The Maps page reads single slices and stays quick.")
+    if influence is not None:
+        chosen, steps = method, None
+    elif chosen is None:
+        with head:
+            layout.heading("This trace is large: nothing has been computed yet", opened.label)
+            layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
+        st.stop()
 with notices.guarded("The influence of the concepts could not be computed."):
-    if chosen == method:
-        influence = cached.influence(*opened.key, chosen, names, steps)
-    else:
-        influence = cached.quick_look(*opened.key, names, steps[0])
+    if influence is None:
+        quick = chosen != method
+        influence = (
+            cached.quick_look(*opened.key, names, steps[0]) if quick else cached.influence(*opened.key, chosen, names, steps)
+        )
     story = story_of(opened, influence)
     with head:
         layout.heading(story.headline())
         layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
     with said:
         layout.bullets(story.brief())
-        layout.note(layout.basis(chosen, method, steps, opened.tree.sizes.get("step", 0)))
+        layout.note(layout.basis(influence, chosen, method))
     with right:
         layout.note(READING[chosen].what)
     if len(names) > 1:
         layout.draw(plot.shares(influence, colours=colours, theme=theme), "shares", finding=False)
-    layout.lead(
-        "Where", "Colour over the grey video is influence, on one scale for all concepts. The Maps page goes frame by frame."
-    )
-    show(map_panels(influence, opened.video, colours))
+    layout.lead("Where", "Colour over the grey video is influence. The Maps page goes frame by frame.")
+    show(map_panels(influence, opened.video, colours, scale=choose_scale()))
     if len(names) > 1:
         layout.lead("When")
         over_frames, over_steps = st.columns(2, gap="large")
@@ -64,7 +65,7 @@ with notices.guarded("The influence of the concepts could not be computed."):
             if influence.sizes.get("step", 0) > 1:
                 layout.draw(plot.share_by_step(influence, colours=colours, theme=theme), "by_step")
             else:
-                notices.empty("One denoising step was read, so there is no course over steps.")
+                notices.empty("Only one denoising step was computed, so there is no curve over steps.")
 
 layout.lead("What to do next")
 NEXT = {

@@ -97,7 +97,7 @@ def test_keys_that_differ_by_frame():
 def test_heads_streamed_one_by_one_give_the_same(monkeypatch):
     call = make_call("spacetime")
     whole = stages_from_calls([call])[0].weights
-    monkeypatch.setattr("vico_lens.kernels.stages._LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("vico_lens.kernels.factored._LOGITS_AT_ONCE", 1)
     torch.testing.assert_close(stages_from_calls([call])[0].weights, whole, rtol=0, atol=1e-14)
 
 

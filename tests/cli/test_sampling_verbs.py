@@ -318,7 +318,20 @@ def test_arguments_that_the_pipeline_refuses_are_one_line_and_leave_nothing(mode
     assert "height=17" in result.err or "'height': 17" in result.err
     assert "divisible by 8" in result.err
     assert not (tmp_path / "run.zarr").exists()
-    unknown = run("balance", PROMPT, "--model", model, "--call", "num_frame='x'", "--call", "width=17", "--out", tmp_path / "b")
-    assert unknown.code == 1
-    assert "Traceback" not in unknown.err
+    wrong = run("balance", PROMPT, "--model", model, "--call", "num_frames='x'", "--call", "width=17", "--out", tmp_path / "b")
+    assert wrong.code == 1
+    assert "Traceback" not in wrong.err
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("verb", ["trace", "balance"])
+def test_an_argument_that_the_pipeline_does_not_have_is_refused(run: Callable, model: Path, tmp_path: Path, verb: str) -> None:
+    result = run(verb, PROMPT, "--model", model, "--call", "num_frame=4", "--out", tmp_path / "out.zarr")
+    assert result.code == 2 and not (tmp_path / "out.zarr").exists()
+    assert "the call of AnimateDiffPipeline has no argument 'num_frame'. Did you mean num_frames?" in result.line
+
+
+def test_the_bundled_model_refuses_it_too_although_its_call_takes_any_name(run: Callable, tmp_path: Path) -> None:
+    line = ["trace", "a red circle moving up", "--out", tmp_path / "out.zarr"]
+    assert "no argument 'num_frame'" in run(*line, "--call", "num_frame=4").line
+    assert "no argument 'colour'. It takes num_frames, height," in run(*line, "--call", "colour=4").line

@@ -120,3 +120,10 @@ def test_wrong_use_is_told_in_a_line_before_anything_runs(run: Callable, model: 
         result = run(*arguments)
         assert result.code == 2 and told in result.line, result.err
     assert not out.exists()
+
+
+def test_an_argument_that_the_pipeline_does_not_have_is_refused(
+    run: Callable, model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    result = run("sweep", prompts, "--out", tmp_path / "runs", "--model", model, "--call", "num_frame=4")
+    assert result.code == 2 and "Did you mean num_frames?" in result.line

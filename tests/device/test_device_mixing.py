@@ -57,13 +57,13 @@ def test_a_method_computes_where_the_attention_is(name: str, family: str) -> Non
         if gradient:
             influence.square().sum().backward()
     assert isinstance(influence, PretendTensor)
-    torch.testing.assert_close(influence.inner, expected.detach())
+    torch.testing.assert_close(influence.wrapped, expected.detach())
     if gradient:
         expected.square().sum().backward()
         for call, there in zip(expected_calls, moved, strict=True):
             assert (call.query.grad is None) == (there.query.grad is None)
             if call.query.grad is not None:
-                torch.testing.assert_close(there.query.grad.inner, call.query.grad)
+                torch.testing.assert_close(there.query.grad.wrapped, call.query.grad)
     assert told(log, "mixed", "numpy") == []
     if name not in SEARCHES:
         assert told(log, "down") == []

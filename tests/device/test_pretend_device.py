@@ -22,8 +22,8 @@ def test_values_and_gradients_are_those_of_the_cpu() -> None:
         got = work(moved, to_pretend_device(key), to_pretend_device(mass))
         got.square().sum().backward()
     assert isinstance(got, PretendTensor) and got.device == DEVICE
-    torch.testing.assert_close(got.inner, expected.detach())
-    torch.testing.assert_close(moved.grad.inner, expected_query.grad)
+    torch.testing.assert_close(got.wrapped, expected.detach())
+    torch.testing.assert_close(moved.grad.wrapped, expected_query.grad)
     assert log.events("mixed", "numpy", "down", "sync") == []
 
 

@@ -32,7 +32,7 @@ LANGUAGES = {"python", "bash", "text", "toml", "html", "dockerfile", "bibtex", "
 ONLY_PARSED = {"demo", "dash"}
 
 # Other people's programs: nothing of ours to check in them.
-FOREIGN = {"pip", "git", "cd", "docker", "conda", "uv", "python3.12", "."}
+FOREIGN = {"pip", "git", "cd", "docker", "conda", "uv", "python3.12", "pre-commit", "."}
 
 
 @pytest.fixture(scope="module")

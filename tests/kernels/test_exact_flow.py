@@ -63,7 +63,7 @@ def test_peaked_attention_whose_weights_span_forty_decades_is_solved(solver: str
     case = random_case(seed)
     generator = torch.Generator().manual_seed(seed)
     case.stages = [random_stage(s.kind, s.grid, max(s.tokens, 1), s.order, generator, sharpness=30.0) for s in case.stages]
-    case.stages = [replace(stage, weights=stage.weights.float().double()) for stage in case.stages]
+    case.stages = [stage.having(stage.weights.float().double()) for stage in case.stages]
     result, sinks = max_flow(case.graph, case.sources, case.sinks, solver=solver), case.graph.sink(case.sinks)
     expected = float(max_flow_definition(case.graph, case.sources[0], sinks[-1], Fraction))
     assert result.value[0, -1].item() == pytest.approx(expected, rel=1e-9, abs=1e-300)

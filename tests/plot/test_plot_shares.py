@@ -48,7 +48,9 @@ def test_shares_figure_states_the_finding_and_draws_the_interval():
 
 def test_no_dominance_is_not_called_dominance():
     steps = influence(weights=(0.5, 0.5), steps=8) * xr.DataArray(np.tile([[1.5, 1.0], [1.0, 1.5]], 4), dims=("concept", "step"))
-    assert plot.shares(steps).layout.meta["finding"].startswith("No concept clearly dominates")
+    assert "No concept dominates: “\u2068red circle\u2069” and" in plot.shares(steps).layout.meta["finding"]
+    near = steps * xr.DataArray([1.05, 1.0], dims="concept")
+    assert plot.shares(near).layout.meta["finding"].startswith("No concept clearly dominates: “\u2068red circle\u2069” leads")
     assert "only concept" in plot.shares(influence(names=("a",), weights=(1,))).layout.meta["finding"]
     assert "No influence" in plot.shares(influence() * 0).layout.meta["finding"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vico_lens.intervention.balancing.baselines import Best
-from vico_lens.runs.sweep import Run, record, sweep
-from vico_lens.runs.sweep.sampling import sample_run
 
 from vico_lens.intervention import balancing
+from vico_lens.intervention.balancing.composition import Best
 from vico_lens.intervention.balancing.session import Cost
+from vico_lens.runs.sweeps import Run, record, sweep
+from vico_lens.runs.sweeps.sampling import sample_run
 
 PLAIN = {"prompt": "a cat", "seed": 0, "condition": "plain", "settings": None, "call": {}, "model": "one"}
 

@@ -14,7 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention as imported_under_a
 from torch.utils.checkpoint import checkpoint
 
 from vico_lens.errors import TracingError
-from vico_lens.tracing.interception import Attended, intercept, suspended
+from vico_lens.tracing.interception import intercept, suspended
+from vico_lens.tracing.raw_calls import Attended
 
 
 class Attention(nn.Module):

@@ -16,7 +16,7 @@ from vico_lens.cli.app import build_app
 from vico_lens.errors import ConceptError
 from vico_lens.intervention.balancing import balance
 from vico_lens.report.story import cut_line
-from vico_lens.store import open_trace
+from vico_lens.store.opening import open_trace
 from vico_lens.testing import tiny_pipeline
 from vico_lens.tracing.recording import trace
 from vico_lens.vocabulary.concepts import Concept, find_concepts

@@ -86,7 +86,7 @@ def test_two_videos_a_prompt(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["animatediff-t2v", "cosmos-t2w", "hunyuan15-t2v", "kandinsky5-t2v", "ltx-t2v", "mochi-t2v", "wan22-t2v"]
 )
-def test_both_halves_of_guidance_differ(name: str) -> None:
+def test_both_branches_of_guidance_differ(name: str) -> None:
     tree = traced(tiny_pipeline(name), Capture(branch="both", steps=-1))
     _, kind, _, node = next(iter(attention_groups(tree)))
     weights = node["video_text" if kind == "joint" else "weights"]
@@ -102,9 +102,9 @@ def test_without_guidance_all_is_conditional(name: str) -> None:
 
 @pytest.mark.parametrize("branch", ["both", "uncond"])
 @pytest.mark.parametrize(("name", "off"), [("hunyuan-t2v", {}), ("latte-t2v", {"guidance_scale": 1.0})])
-def test_a_half_that_is_not_computed_is_refused(name: str, off: dict[str, Any], branch: Literal["both", "uncond"]) -> None:
+def test_a_branch_that_is_not_computed_is_refused(name: str, off: dict[str, Any], branch: Literal["both", "uncond"]) -> None:
     tiny = tiny_pipeline(name)
-    with pytest.raises(TracingError, match="computes no uncond half"), trace(tiny.pipe, capture=Capture(branch=branch)):
+    with pytest.raises(TracingError, match="computes no uncond branch"), trace(tiny.pipe, capture=Capture(branch=branch)):
         tiny.run(**off)
 
 

@@ -147,7 +147,8 @@ def test_padding_in_front_moves_the_tokens() -> None:
 
 def test_words_beyond_the_encoder_are_an_error_by_name_and_left_out_by_rule() -> None:
     tokenizer = clip_tokenizer(length=6)
-    assert [concept.name for concept in find_concepts(PROMPT, tokenizer=tokenizer)] == ["red circle"]
+    with pytest.warns(UserWarning, match="reads no token of these phrases of the prompt: blue square"):
+        assert [concept.name for concept in find_concepts(PROMPT, tokenizer=tokenizer)] == ["red circle"]
     with pytest.raises(ConceptError, match="beyond the 6 tokens"):
         find_concepts(PROMPT, ["blue square"], tokenizer)
 
@@ -287,3 +288,29 @@ def test_a_word_that_the_encoder_was_not_given_is_told_from_one_beyond_its_end()
     table = TokenTable(("a", "cat"), ("text", "text"), ("a", "cat"), (1, 2), (0, 8), (1, 11))  # nothing of "red"
     with pytest.raises(ConceptError, match="'red' has no token: its text was changed"):
         find_concepts("a red   cat", ["red"], table)
+
+
+LONG = (
+    "A young woman feeds a brown horse beside a wooden fence, a boy paints a boat near the old harbour, "
+    "two dogs chase a ball in the sand under a grey sky with white clouds"
+)
+
+
+def test_a_long_prompt_gives_six_concepts_and_says_what_it_left_out() -> None:
+    with pytest.warns(
+        UserWarning, match=r"11 phrases .* 6 of highest rank .*Left out: .*grey sky, white clouds\. Name the concepts"
+    ):
+        found = find_concepts(LONG, tokenizer=Characters())
+    assert [concept.name for concept in found] == ["young woman", "brown horse", "boy", "boat", "dogs", "ball"]
+    every = find_concepts(LONG, tokenizer=Characters(), limit=None)
+    assert len(every) == 11 and set(found) < set(every)
+    assert [concept.name for concept in find_concepts(LONG, ["sand", "boy"], Characters())] == ["sand", "boy"]
+    with pytest.raises(InputError, match="limit must be at least 1"):
+        find_concepts(LONG, tokenizer=Characters(), limit=0)
+
+
+@pytest.mark.parametrize("prompt", ["eine Katze springt auf den Tisch", "un chien court dans le parc", "一只猫在跑", "кот спит"])
+def test_a_sentence_in_another_language_is_no_concept_and_asks_for_names(prompt: str) -> None:
+    with pytest.raises(ConceptError, match=r"name the concepts yourself\. The rules are made for English"):
+        find_concepts(prompt, tokenizer=Characters())
+    assert find_concepts(prompt, [prompt.split()[-1]], Characters())

@@ -44,6 +44,7 @@ def attribute(
     prompt: int | None = None,
     pipe: Any = None,
     per_layer: bool = False,
+    device: str | torch.device | None = None,
     **options: Any,
 ) -> xr.DataArray:
     """Influence of each concept on each token of the video, from a trace.
@@ -78,6 +79,8 @@ def attribute(
     per_layer : bool
         Ask the method of each site that reads text by itself, together with the sites after it up to the next such site, and
         return them along ``layer`` (after ``step``), numbered by their place in the execution order; coordinate ``module``.
+    device : str or torch.device, optional
+        Where a method on stages computes; by default where the trace was opened.
     **options
         The method's own, see ``methods()[name].options``.
 
@@ -134,7 +137,15 @@ def attribute(
         parts = []
         for number in numbers:
             stages = stages_from_trace(
-                tree, number, layers=layers, kinds=chosen.reads, heads=heads, grid=target, branch=branch, prompt=prompt
+                tree,
+                number,
+                layers=layers,
+                kinds=chosen.reads,
+                heads=heads,
+                grid=target,
+                branch=branch,
+                prompt=prompt,
+                device=device,
             )
             check_tokens(stages, list(named.values()))
             problem = replace(asked, stages=tuple(stages), steps=(number,))

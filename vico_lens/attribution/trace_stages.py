@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import AttributionError, InputError
-from vico_lens.kernels.stages import Grid, Heads, Stage, resample, stage_shape
+from vico_lens.kernels.deferred import DeferredOperator
+from vico_lens.kernels.dense import DenseOperator
+from vico_lens.kernels.factored import FactorOperator
+from vico_lens.kernels.operators import Operator
+from vico_lens.kernels.stages import Grid, Heads, Stage, resample
 from vico_lens.store.selection import Layers, Record, group_data, records, select_run
+from vico_lens.store.stored_factors import StoredFactors, factors_of
 from vico_lens.vocabulary.schema import JOINT_BLOCKS, Kind
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ def stages_from_trace(
     grid: GridChoice = "finest",
     branch: str | None = None,
     prompt: int | None = None,
+    device: str | torch.device | None = None,
 ) -> list[Stage]:
     """Make stages from one step of a trace, in execution order, on one grid.
 
@@ -70,11 +76,13 @@ def stages_from_trace(
         Guidance branch, ``cond`` unless the trace holds only the other.
     prompt : int, optional
         Row of a batched trace; needed when it holds several.
+    device : str or torch.device, optional
+        Where the stages compute; where the trace was opened by default.
 
     Returns
     -------
     list of Stage
-        float32, or float64 where the trace holds that.
+        float32, or float64 where the trace holds that. Nothing is read yet: each stage reads its site when it is asked.
 
     Raises
     ------
@@ -92,20 +100,68 @@ def stages_from_trace(
     """
     sites = records(tree, layers=layers, kinds=kinds)
     target = None if grid is None else choose_grid(sites, grid)
+    holes = tree.attrs.get("missing")
     stages = []
     for site in sites:
         data = group_data(tree, site.group)
         data = select_run(data, step=step, branch=branch, prompt=prompt, layer=site.layer, heads=heads)
-        weights = _joint(data, site) if site.kind == "joint" else _head_mean(data["weights"])
-        if not bool(torch.isfinite(weights).all()):
-            raise AttributionError(
-                f"expected finite attention weights; {site.module} at step {step} holds NaN or infinity. Trace in float32."
-            )
-        tokens = weights.shape[-1] if site.kind == "cross" else data.sizes.get("token", 0) if site.kind == "joint" else 0
-        weights = weights.reshape(stage_shape(site.kind, site.grid, tokens))
-        stage = Stage(site.kind, site.module, site.order, site.grid, weights)
+        stage = Stage(site.kind, site.module, site.order, site.grid, _operator(data, site, step, device, holes))
         stages.append(stage if target is None else resample(stage, target))
     return stages
+
+
+def _operator(data: xr.Dataset, site: Record, step: int, device: str | torch.device | None, holes: object) -> Operator:
+    """What one call of a trace answers with: its factors, read when asked, or else the head mean of its weights."""
+    if site.kind == "joint":
+        missing = [name for name in JOINT_BLOCKS if name not in data]
+        if missing:
+            raise AttributionError(
+                f"expected the four blocks of a joint softmax in {site.group}; missing: {', '.join(missing)}. Trace it again."
+            )
+    stored = factors_of(data["video_video" if site.kind == "joint" else "weights"])
+    where = torch.device(device if device is not None else "cpu" if stored is None else stored.device)
+    if stored is not None:
+        return DeferredOperator(lambda: _of_factors(stored, site, step, where, holes), stored.shape, torch.float32, where)
+    names = JOINT_BLOCKS if site.kind == "joint" else ("weights",)
+    dtype = torch.float64 if any(data[name].dtype == np.float64 for name in names) else torch.float32
+    shape = _shape_of(data, site)
+    return DeferredOperator(lambda: _of_weights(data, site, step, shape, where, holes), shape, dtype, where)
+
+
+def _of_factors(stored: StoredFactors, site: Record, step: int, device: torch.device, holes: object) -> Operator:
+    query, key, scale, bias = stored.read("cpu")
+    if not (bool(torch.isfinite(query).all()) and bool(torch.isfinite(key).all())):
+        raise _not_finite(site, step, holes)
+    return FactorOperator(query.to(device), key.to(device), scale, None if bias is None else bias.to(device))
+
+
+def _shape_of(data: xr.Dataset, site: Record) -> tuple[int, int, int]:
+    """Batch, queries and keys of a map that is stored."""
+    frames, cells = site.grid[0], site.grid[1] * site.grid[2]
+    tokens = data.sizes.get("token", 0)
+    shapes = {
+        "cross": (1, frames * cells, tokens),
+        "spatial": (frames, cells, cells),
+        "temporal": (cells, frames, frames),
+        "spacetime": (1, frames * cells, frames * cells),
+        "joint": (1, tokens + frames * cells, tokens + frames * cells),
+    }
+    return shapes[site.kind]
+
+
+def _of_weights(
+    data: xr.Dataset, site: Record, step: int, shape: tuple[int, int, int], device: torch.device, holes: object
+) -> Operator:
+    weights = _joint(data, site) if site.kind == "joint" else _head_mean(data["weights"])
+    if not bool(torch.isfinite(weights).all()):
+        raise _not_finite(site, step, holes)
+    return DenseOperator(weights.reshape(shape).to(device))
+
+
+def _not_finite(site: Record, step: int, holes: object) -> AttributionError:
+    """The error for a map with NaN: the steps that the run left out, where the trace knows of any, or too narrow a dtype."""
+    advice = f"The run did not compute all of it (steps without: {holes}): choose others." if holes else "Trace in float32."
+    return AttributionError(f"expected finite attention weights; {site.module} at step {step} holds NaN or infinity. {advice}")
 
 
 def _head_mean(weights: xr.DataArray) -> Tensor:
@@ -123,11 +179,6 @@ def _joint(data: xr.Dataset, site: Record) -> Tensor:
         "text_text": (tokens, tokens),
         "video_video": (volume, volume),
     }
-    missing = [name for name in JOINT_BLOCKS if name not in data]
-    if missing:
-        raise AttributionError(
-            f"expected the four blocks of a joint softmax in {site.group}; missing: {', '.join(missing)}. Trace it again."
-        )
     block = {name: _head_mean(data[name]).reshape(sizes[name]) for name in JOINT_BLOCKS}
     text = torch.cat([block["text_text"], block["text_video"]], 1)
     return torch.cat([text, torch.cat([block["video_text"], block["video_video"]], 1)], 0)

@@ -21,6 +21,9 @@ __all__ = ["dash"]
 PLACES = ("_dashboards/app.py", "../dashboards/app.py")
 """In an installed package, and in a clone; below the folder of the package."""
 
+PATIENCE = 4.0
+"""Seconds that the server has to end after it was told to; then it is killed."""
+
 
 def dash(
     traces: Annotated[list[Path] | None, typer.Argument(metavar="[TRACE]...", help="Recorded traces; the first opens.")] = None,
@@ -59,10 +62,14 @@ def dash(
 
 
 def _run(command: list[str]) -> int:
-    """Run the server until it ends; a stop from the keyboard is a success."""
+    """Run the server until it ends. A stop (Ctrl-C, or SIGTERM, which `vico_lens.cli` turns into one) also stops the server."""
     with subprocess.Popen(command) as server:
         try:
             return server.wait() and 1
         except KeyboardInterrupt:
-            server.wait()
+            server.terminate()  # Ctrl-C in a terminal reaches both processes, a signal to this one does not
+            try:
+                server.wait(PATIENCE)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                server.kill()
             return 0

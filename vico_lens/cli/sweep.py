@@ -20,7 +20,7 @@ from vico_lens.cli.files import check_input, staged
 from vico_lens.cli.options import AsJson, CallOptions, Device, Download, Guidance, Model, Steps, call_of
 from vico_lens.cli.output import columns, emit, note
 from vico_lens.errors import InputError
-from vico_lens.runs.request import check_prompt, quiet_pipeline
+from vico_lens.runs.request import check_call, check_prompt, quiet_pipeline
 
 __all__ = ["conditions_of", "seeds_of", "sweep"]
 
@@ -56,17 +56,17 @@ def sweep(
 
     asked = _prompts(check_input(prompts, "a file of prompts"), bundled=model is None)
     settings = conditions_of(condition, conditions)
-    numbers = seeds_of(seeds)
+    numbers, arguments = seeds_of(seeds), call_of(steps, guidance, call)
     _check_folder(out)
     try:
         with _workers(workers) as client, _bar() as progress:
             index = vl.sweep(
-                functools.partial(quiet_pipeline, model, device, download=download),
+                functools.partial(_loaded, model, device, download=download, call=tuple(arguments)),
                 asked,
                 numbers,
                 settings,
                 out,
-                call=call_of(steps, guidance, call),
+                call=arguments,
                 score=judge_clip if model is None else None,
                 keep_videos=keep_videos,
                 model=model or "",
@@ -84,6 +84,13 @@ def sweep(
     rows = [[name, *(row.get(key) for key in names)] for name, row in table.items()]
     text = columns(rows, ["condition", *(name.replace("_", " ") for name in names)])
     emit(report, f"{text}\n\n{index.sizes['run']} runs, listed in {out / INDEX}", as_json=as_json)
+
+
+def _loaded(model: str | None, device: str, *, download: bool, call: Sequence[str]) -> Any:
+    """Load the pipeline, here or in a worker, and refuse arguments that its call does not have."""
+    pipe = quiet_pipeline(model, device, download=download)
+    check_call(pipe, call)
+    return pipe
 
 
 def seeds_of(text: str) -> list[int]:

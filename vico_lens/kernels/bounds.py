@@ -12,21 +12,13 @@ import torch
 from torch import Tensor
 
 from vico_lens.kernels.greedy import greedy_flow
-from vico_lens.kernels.layered import Block, LayeredGraph
-from vico_lens.kernels.products import ProductKind, path_product
+from vico_lens.kernels.layered import LayeredGraph, Levels
+from vico_lens.kernels.products import path_product
 
-__all__ = ["bracket", "reach_from_sinks", "reach_from_sources", "sum_min_bound", "widest_path"]
-
-
-def _forward(block: Block, values: Tensor, kind: ProductKind) -> Tensor:
-    """One hop from sources ``[source, node]`` through a block, to ``[source, group, target]``."""
-    here = block.gather_sources(values).movedim(0, 1)
-    # A supply without bound is any number that no edge can carry.
-    here = torch.where(torch.isinf(here), 2 * block.capacity.detach().amax() + 1, here)
-    return path_product(here, block.capacity, kind).movedim(1, 0)
+__all__ = ["bracket", "reach_from_sinks", "reach_from_sources", "sum_min_bound", "upper_of", "widest_path"]
 
 
-def widest_path(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None) -> Tensor:
+def widest_path(graph: Levels, sources: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Capacity of the widest single path from each source to each output video token, ``[source, video token]``.
 
     A path's capacity is its smallest edge, so this is a lower bound of the flow to that token. A path leaves a source through one
@@ -41,48 +33,44 @@ def widest_path(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = N
     tensor([[0.9000, 0.5000],
             [0.4000, 0.8000]])
     """
-    chosen = [[token] for token in range(graph.tokens)] if sources is None else sources
-    supply = graph.supply(chosen)
-    width = supply[0]
-    for link, injected in zip(graph.links, supply[1:], strict=True):
-        arrived = link.join([_forward(block, width, "hard") for block in link.blocks])
-        if link.injection is not None:
-            injected = torch.stack([link.injection[list(tokens)].max(0).values for tokens in chosen])
-        width = torch.maximum(arrived, injected)
+    chosen = graph.chosen(sources)
+    width = graph.start(chosen, at_text=torch.inf)
+    for link in graph.links:
+        arrived, injected = link.widest(width), link.injected(chosen, "max")
+        width = arrived if injected is None else torch.maximum(arrived, injected)
     return width[:, graph.text :]
 
 
-def reach_from_sources(graph: LayeredGraph, supply: Sequence[Tensor]) -> list[Tensor]:
+def reach_from_sources(graph: Levels, supply: Sequence[Tensor]) -> list[Tensor]:
     """Upper bound of what each node can receive, a ``[source, node]`` for each level: (+, min) chained from the sources."""
     levels = [supply[0]]
     for link, injected in zip(graph.links, supply[1:], strict=True):
-        levels.append(link.join([_forward(block, levels[-1], "sum") for block in link.blocks]) + injected)
+        levels.append(link.narrow_sum(levels[-1]) + injected)
     return levels
 
 
-def reach_from_sinks(graph: LayeredGraph, sink: Tensor) -> list[Tensor]:
+def reach_from_sinks(graph: Levels, sink: Tensor) -> list[Tensor]:
     """Upper bound of what each node can deliver, a ``[sink, node]`` for each level: (+, min) chained from the sinks."""
     levels = [sink]
     for link in reversed(graph.links):
-        parts = [
-            path_product(block.gather_targets(levels[0]).movedim(0, 1), block.capacity.mT, "sum").movedim(1, 0)
-            for block in link.blocks
-        ]
-        levels.insert(0, link.join(parts))
+        levels.insert(0, link.narrow_sum(levels[0], back=True))
     return levels
 
 
-def sum_min_bound(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None, sinks: str | Tensor = "video") -> Tensor:
+def sum_min_bound(graph: Levels, sources: Sequence[Sequence[int]] | None = None, sinks: str | Tensor = "video") -> Tensor:
     """Certified upper bound of the flow from each source to each sink, ``[source, sink]``; differentiable.
 
     At every level, what nodes can receive meets what they can deliver, plus all that is injected further down; the smallest
     over the levels is the bound. The first level is the chain from the sink, the last the chain from the source.
     """
     supply = graph.supply(sources)
-    received = reach_from_sources(graph, supply)
-    delivered = reach_from_sinks(graph, graph.sink(sinks))
+    return upper_of(supply, reach_from_sources(graph, supply), reach_from_sinks(graph, graph.sink(sinks)))
+
+
+def upper_of(supply: Sequence[Tensor], received: Sequence[Tensor], delivered: Sequence[Tensor]) -> Tensor:
+    """`sum_min_bound`, given what nodes of each level are supplied, receive and deliver."""
     bounds = []
-    later = graph.like.new_zeros(())
+    later = supply[0].new_zeros(())
     for level in reversed(range(len(supply))):
         bounds.append(_meet(received[level], delivered[level]) + later)
         later = later + _meet(supply[level], delivered[level])

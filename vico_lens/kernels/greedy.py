@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.layered import Block, LayeredGraph
+from vico_lens.kernels.layered import Block, LayeredGraph, Levels
 
-__all__ = ["greedy_flow", "push_once", "sinks_at_once"]
+__all__ = ["greedy_flow", "push_from", "push_once", "sinks_at_once"]
 
 # Elements of the largest temporary of a batch of sinks, and of the capacities of a batch of flows.
 _ONE_BLOCK = 1 << 22
@@ -48,12 +48,12 @@ def sinks_at_once(graph: LayeredGraph) -> int:
     return max(1, _ONE_BLOCK // max(block.capacity.numel() for link in graph.links for block in link.blocks))
 
 
-def push_once(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) -> tuple[Tensor, list[Tensor]]:
+def push_once(graph: Levels, supply: Sequence[Tensor], sink: Tensor) -> tuple[Tensor, list[Tensor]]:
     """One greedy round from every source to every sink at once.
 
     Parameters
     ----------
-    graph : LayeredGraph
+    graph : LayeredGraph or OperatorGraph
     supply : sequence of Tensor
         ``[source, node]`` a level.
     sink : Tensor
@@ -66,19 +66,19 @@ def push_once(graph: LayeredGraph, supply: Sequence[Tensor], sink: Tensor) -> tu
     list of Tensor
         Bound of what each node can deliver, ``[sink, node]`` a level.
     """
-    capacities = [[block.capacity for block in link.blocks] for link in graph.links]
-    reach = _reach(graph, capacities, sink)
+    reach = [sink]
+    for link in reversed(graph.links):
+        reach.insert(0, link.narrow_sum(reach[0], back=True))
+    return push_from(graph, supply, sink, reach), reach
+
+
+def push_from(graph: Levels, supply: Sequence[Tensor], sink: Tensor, reach: Sequence[Tensor]) -> Tensor:
+    """Flow delivered by one greedy round, ``[source, sink]``, given what each node can deliver, ``[sink, node]`` a level."""
     held = torch.minimum(supply[0][:, None], reach[0])
     for level, link in enumerate(graph.links):
-        share = _share(held, reach[level])
-        moved = []
-        for block in link.blocks:
-            # [source, sink, group, member] times [sink, group, member, target]: one product for all sources.
-            useful = _useful(block, block.capacity, reach[level + 1])
-            moved.append(torch.matmul(block.gather_sources(share).movedim(0, 2), useful).movedim(2, 0))
-        arrived = link.join(moved)
+        arrived = link.push(_share(held, reach[level]), reach[level + 1])
         held = arrived + torch.minimum(supply[level + 1][:, None], (reach[level + 1] - arrived).clamp(min=0))
-    return torch.minimum(held, sink).sum(-1), reach
+    return torch.minimum(held, sink).sum(-1)
 
 
 def _useful(block: Block, capacity: Tensor, reach: Tensor) -> Tensor:

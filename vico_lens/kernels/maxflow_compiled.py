@@ -104,6 +104,14 @@ class CompiledSolver:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
+    def solve_one(self, source: int, sink: int, reach: npt.NDArray[np.float64]) -> tuple[Solved, npt.NDArray[np.float64]]:
+        """Solve one flow in this thread, and return with it what flows on each edge (blocks end to end).
+
+        It is a preflow: excess that cannot reach the sink has not been sent back.
+        """
+        state = self._state()
+        return self._one(source, sink, reach, state, threading.Event()), state.flow
+
     def _state(self) -> _State:
         return _State(self.capacity.size, int(self.net.node[-1]))
 

@@ -29,6 +29,7 @@ __all__ = [
     "hard_definition",
     "hard_product",
     "path_product",
+    "path_product_of_finite",
     "soft_definition",
     "soft_product",
     "sum_definition",
@@ -259,6 +260,21 @@ def path_product(left: Tensor, right: Tensor, kind: ProductKind, tau: float = 0.
     if kind == "sum":
         return sum_product(left, right)
     raise InputError(f"kind: expected 'hard', 'soft' or 'sum'; got {kind!r}.")
+
+
+def path_product_of_finite(left: Tensor, right: Tensor, kind: ProductKind, tau: float = 0.001) -> Tensor:
+    """`path_product` of operands that are finite, contiguous, ``[b, i, k]`` and ``[b, k, j]``, of one dtype: nothing is checked.
+
+    For passes over many blocks on a device, where looking at the numbers would make the host wait for each.
+    """
+    found: Tensor
+    if kind == "hard":
+        found = _Hard.apply(left, right)  # type: ignore[no-untyped-call]
+    elif kind == "sum":
+        found = _Sum.apply(left, right)  # type: ignore[no-untyped-call]
+    else:
+        found = _Soft.apply(left, right, tau)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _operands(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, torch.Size, torch.dtype]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from vico_lens.kernels.layered import LayeredGraph
+from vico_lens.kernels.layered import Levels, Passes
 
-__all__ = ["rollout"]
+__all__ = ["rollout", "rollout_step"]
 
 
-def rollout(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None) -> Tensor:
+def rollout(graph: Levels, sources: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Sum over all paths from each source to each output video token of the product of their capacities.
 
     Parameters
     ----------
-    graph : LayeredGraph
+    graph : LayeredGraph or OperatorGraph
         With ``residual="share"`` the values of all text tokens at one video token add up to at most 1.
     sources : sequence of sequence of int, optional
         Tokens of each source; their rollouts add. Every token by default.
@@ -29,6 +28,8 @@ def rollout(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None)
 
     Examples
     --------
+    >>> import torch
+    >>> from vico_lens.kernels.layered import LayeredGraph
     >>> from vico_lens.kernels.stages import Stage
     >>> cross = Stage("cross", "attn2", 0, (2, 1, 1), torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]))
     >>> time = Stage("temporal", "motion", 1, (2, 1, 1), torch.tensor([[[0.6, 0.4], [0.5, 0.5]]]))
@@ -36,9 +37,14 @@ def rollout(graph: LayeredGraph, sources: Sequence[Sequence[int]] | None = None)
     tensor([[0.3800, 0.1875],
             [0.1200, 0.3125]])
     """
-    supply = graph.supply(sources, at_text=1.0)
-    mass = supply[0]
-    for link, injected in zip(graph.links, supply[1:], strict=True):
-        moved = [torch.matmul(block.gather_sources(mass).movedim(0, 1), block.capacity).movedim(1, 0) for block in link.blocks]
-        mass = link.join(moved) + injected
+    chosen = graph.chosen(sources)
+    mass = graph.start(chosen, at_text=1.0)
+    for link in graph.links:
+        mass = rollout_step(link, mass, chosen)
     return mass[:, graph.text :]
+
+
+def rollout_step(link: Passes, mass: Tensor, sources: Sequence[Sequence[int]]) -> Tensor:
+    """Take the mass of some sources ``[source, node]`` through one site, and add what the site injects."""
+    arrived, injected = link.carry(mass), link.injected(sources)
+    return arrived if injected is None else arrived + injected

@@ -1,4 +1,4 @@
-"""Stages: the attention of one denoising step as a list of row-stochastic matrices in execution order.
+"""Stages: the attention of one denoising step as a list of row-stochastic operators in execution order.
 
 A stage is what every flow, rollout and bound works on, so that the function a balancer optimises on live tensors is the one that
 attribution applies to a stored trace. This module makes stages from live attention calls and brings them to one video token grid;
@@ -7,35 +7,30 @@ attribution applies to a stored trace. This module makes stages from live attent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.resampling import resample_axes
+from vico_lens.kernels.dense import DenseOperator
+from vico_lens.kernels.factored import FactorOperator
+from vico_lens.kernels.operators import Operator
+from vico_lens.kernels.resampled import Axes, ResampledOperator
 from vico_lens.vocabulary.schema import Grid
 from vico_lens.vocabulary.selection import Heads
 
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall, Kind
 
-__all__ = ["Grid", "Heads", "Stage", "resample", "stages_from_calls"]
+__all__ = ["Grid", "Heads", "Stage", "operator_of_call", "resample", "select_heads", "stage_shape", "stages_from_calls"]
 
 
-# Logits of all heads at once when they are few; one head after another when they are many (elements, 4 bytes each in float32).
-_LOGITS_AT_ONCE = 1 << 25
-# A boolean mask arrives as a large negative bias; a row masked everywhere has no weights, as in torch's own attention.
-_MASKED = -1e37
-
-
-@dataclass(slots=True)
 class Stage:
     """One attention site at one step, averaged over heads; rows are queries and sum to 1 (to 0 where a mask hides every key).
 
-    Attributes
+    Parameters
     ----------
     kind : str
         ``cross``, ``spatial``, ``temporal``, ``spacetime`` or ``joint``.
@@ -45,27 +40,102 @@ class Stage:
         Place in the denoiser's execution order.
     grid : tuple of int
         Frames F, rows, columns of the video token grid; P = rows * columns (row-major), N = F * P (frame-major).
-    weights : Tensor
-        cross ``[F, P, T]``, spatial ``[F, P, P']``, temporal ``[P, F, F']``, spacetime ``[N, N']``, joint ``[T + N, T + N']``
-        with text first.
+    weights : Tensor or Operator
+        The map, shaped as `stage_shape` says; or anything that answers for it.
+
+    Attributes
+    ----------
+    operator : Operator
+        Batch, queries and keys: the frames and their positions (spatial, and cross-attention to one text a frame), the positions
+        and their frames (temporal), else one item of all tokens.
+
+    Examples
+    --------
+    >>> cross = Stage("cross", "attn2", 0, (2, 1, 1), torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]))
+    >>> cross.tokens, cross.operator.shape
+    (2, (1, 2, 2))
     """
 
-    kind: Kind
-    module: str
-    order: int
-    grid: Grid
-    weights: Tensor
+    __slots__ = ("_given", "_operator", "grid", "kind", "module", "order")
+
+    def __init__(self, kind: Kind, module: str, order: int, grid: Grid, weights: Tensor | Operator) -> None:
+        self.kind, self.module, self.order, self.grid = kind, module, order, grid
+        self._given = weights
+        self._operator = weights if isinstance(weights, Operator) else None
+
+    def __repr__(self) -> str:
+        return f"Stage({self.kind!r}, {self.module!r}, order={self.order}, grid={self.grid}, tokens={self.tokens})"
+
+    def having(self, weights: Tensor | Operator) -> Stage:
+        """The same site with other weights."""
+        return Stage(self.kind, self.module, self.order, self.grid, weights)
+
+    @property
+    def operator(self) -> Operator:
+        """What is asked for products, columns and paths."""
+        if self._operator is None:
+            assert isinstance(self._given, Tensor)
+            single = self.kind in ("cross", "spacetime", "joint")
+            self._operator = DenseOperator(self._given.reshape(1, -1, self._given.shape[-1]) if single else self._given)
+        return self._operator
+
+    @property
+    def weights(self) -> Tensor:
+        """The map: cross ``[F, P, T]``, spatial ``[F, P, P']``, temporal ``[P, F, F']``, spacetime ``[N, N']``, joint
+        ``[T + N, T + N']`` with text first.
+
+        Raises
+        ------
+        InputError
+            If it is too large to be made; see `vico_lens.kernels.operators.Operator.dense`.
+        """
+        if isinstance(self._given, Tensor):
+            return self._given
+        return self.operator.open().dense().reshape(stage_shape(self.kind, self.grid, self.tokens))
 
     @property
     def tokens(self) -> int:
         """Text tokens in this stage's softmax; 0 for attention among video tokens only."""
-        if self.kind == "cross":
-            return self.weights.shape[-1]
-        return self.weights.shape[-1] - _volume(self.grid) if self.kind == "joint" else 0
+        if self.kind not in ("cross", "joint"):
+            return 0
+        keys = self._given.shape[-1]
+        return keys if self.kind == "cross" else keys - prod(self.grid)
 
+    def gather(self, values: Tensor) -> Tensor:
+        """Node vectors ``[column.., node]`` as the operator takes them, ``[batch, column.., member]``.
 
-def _volume(grid: Grid) -> int:
-    return grid[0] * grid[1] * grid[2]
+        Nodes are video tokens, frame-major; text tokens come first in a joint stage.
+        """
+        if self.kind == "temporal":
+            return values.reshape(*values.shape[:-1], self.grid[0], -1).movedim(-1, 0)
+        if self._by_frame:
+            return values.reshape(*values.shape[:-1], self.grid[0], -1).movedim(-2, 0)
+        return values[None]
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The inverse of `gather`."""
+        if self.kind == "temporal":
+            return values.movedim(0, -1).flatten(-2)
+        if self._by_frame:
+            return values.movedim(0, -2).flatten(-2)
+        return values[0]
+
+    @property
+    def _by_frame(self) -> bool:
+        return self.kind == "spatial" or (self.kind == "cross" and self.operator.shape[0] > 1)
+
+    def text_columns(self, tokens: Sequence[int]) -> Tensor:
+        """Weights of text tokens at every video token, ``[video token, token]``, of a stage that reads text."""
+        operator = self.operator.open()
+        if self.kind == "joint":
+            return operator.part(self.tokens, 0).columns(tokens)[0]
+        return self.scatter(operator.columns(tokens).mT).T
+
+    def video_only(self) -> Stage:
+        """The stage among video tokens: of a joint stage its video queries and keys, as a space-time stage."""
+        if self.kind != "joint":
+            return self
+        return Stage("spacetime", self.module, self.order, self.grid, self.operator.part(self.tokens, self.tokens))
 
 
 def select_heads(values: Tensor, heads: Heads, module: str) -> Tensor:
@@ -83,7 +153,7 @@ def select_heads(values: Tensor, heads: Heads, module: str) -> Tensor:
 
 def stage_shape(kind: Kind, grid: Grid, tokens: int) -> tuple[int, ...]:
     """Shape of `Stage.weights` for a kind of site: the last axis is the keys, everything before it the queries."""
-    frames, cells, volume = grid[0], grid[1] * grid[2], _volume(grid)
+    frames, cells, volume = grid[0], grid[1] * grid[2], prod(grid)
     shapes: dict[str, tuple[int, ...]] = {
         "cross": (frames, cells, tokens),
         "spatial": (frames, cells, cells),
@@ -94,38 +164,65 @@ def stage_shape(kind: Kind, grid: Grid, tokens: int) -> tuple[int, ...]:
     return shapes[kind]
 
 
-def _head_mean(call: AttentionCall, heads: Heads) -> Tensor:
-    """Softmax weights of one call averaged over the chosen heads, shaped as `Stage.weights`; streams over large heads."""
+def operator_of_call(call: AttentionCall, heads: Heads = None) -> Operator:
+    """What a live attention call does to its keys, as an operator on the very tensors of the model; nothing is copied.
+
+    Parameters
+    ----------
+    call : AttentionCall
+        With query and key, or with probabilities.
+    heads : int or sequence of int, optional
+        Heads to average; all by default.
+
+    Raises
+    ------
+    InputError
+        If the call has neither, or lacks a head.
+    """
     site = call.site
-    shape = stage_shape(site.kind, site.grid, site.tokens)
+    frames, cells = site.grid[0], site.grid[1] * site.grid[2]
     if call.query is None or call.key is None:
         if call.probabilities is None:
             raise InputError(f"expected query and key, or probabilities, of {site.module}; got neither.")
-        return select_heads(call.probabilities, heads, site.module).mean(0).reshape(shape)
-    query, key = select_heads(call.query, heads, site.module), select_heads(call.key, heads, site.module)
-    count, channels = query.shape[0], query.shape[-1]
-    query = query.reshape(count, *shape[:-1], channels)
-    if site.kind == "cross" and key.ndim == 3:
-        key = key[:, None]
-    elif site.kind != "cross":
-        key = key.reshape(count, *shape[:-2], shape[-1], channels)
-    bias = None if call.bias is None else call.bias.expand(site.heads, *call.bias.shape[1:])
-    bias = None if bias is None else select_heads(bias, heads, site.module)
-    full = _full_layout(call)
-    rows = torch.Size(shape).numel()
-    together = max(1, _LOGITS_AT_ONCE // rows)
-    total: Tensor | None = None
-    for first in range(0, count, together):
-        part = slice(first, first + together)
-        logits = torch.matmul(query[part], key[part].transpose(-1, -2)) * call.scale
-        if bias is not None:
-            logits = (logits.reshape(-1, *full) + bias[part]).reshape(logits.shape)
-        weights = torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        if bias is not None:
-            weights = weights.masked_fill(logits.amax(-1, keepdim=True) < _MASKED, 0.0)
-        total = weights.sum(0) if total is None else total + weights.sum(0)
-    assert total is not None  # select_heads refuses an empty choice
-    return total / count
+        mean = select_heads(call.probabilities, heads, site.module).mean(0)
+        return Stage(
+            site.kind, site.module, site.order, site.grid, mean.reshape(stage_shape(site.kind, site.grid, site.tokens))
+        ).operator
+    query, key = select_heads(call.query, heads, site.module), call.key
+    key = select_heads(key, heads, site.module) if len(key) == len(call.query) else key
+    framed = site.kind == "cross" and key.ndim == 4
+    batch = {"spatial": frames, "temporal": cells}.get(site.kind, frames if framed else 1)
+    bias = None if call.bias is None else _folded_bias(call, framed)
+    if bias is not None and len(bias) > 1:
+        bias = select_heads(bias, heads, site.module)
+    return FactorOperator(
+        query.reshape(len(query), batch, -1, query.shape[-1]),
+        key.reshape(len(key), batch, -1, key.shape[-1]),
+        float(call.scale),
+        bias,
+    )
+
+
+def _folded_bias(call: AttentionCall, framed: bool) -> Tensor:
+    """The bias of a call over ``[head, batch, query, key]``, size 1 where it does not vary."""
+    site, bias = call.site, call.bias
+    assert bias is not None  # asked for by the caller
+    layouts = {"cross": (3, 1), "spatial": (3, 2), "temporal": (3, 1), "spacetime": (3, 3), "joint": (1, 1)}
+    queries, keys = layouts[site.kind]
+    shared = {"spatial": 1, "temporal": 2}.get(site.kind, 1 if framed else 0)
+    sizes = _full_layout(call)
+    first = 1
+    for count in (shared, queries - shared, keys):
+        axes = range(first, first + count)
+        if count == 0:
+            bias = bias.unsqueeze(first)
+        else:
+            if any(bias.shape[axis] > 1 for axis in axes):
+                bias = bias.expand(*bias.shape[:first], *sizes[:count], *bias.shape[first + count :])
+            bias = bias.flatten(first, first + count - 1)
+        sizes = sizes[count:]
+        first += 1
+    return bias
 
 
 def _full_layout(call: AttentionCall) -> tuple[int, ...]:
@@ -137,7 +234,7 @@ def _full_layout(call: AttentionCall) -> tuple[int, ...]:
         "spatial": (frames, rows, columns, rows, columns),
         "temporal": (rows, columns, frames, frames),
         "spacetime": (frames, rows, columns, frames, rows, columns),
-        "joint": (site.tokens + _volume(site.grid),) * 2,
+        "joint": (site.tokens + prod(site.grid),) * 2,
     }
     return layouts[site.kind]
 
@@ -174,7 +271,9 @@ def stages_from_calls(calls: Iterable[AttentionCall], *, heads: Heads = None, gr
     if len(set(modules)) < len(modules):
         twice = sorted({module for module in modules if modules.count(module) > 1})
         raise InputError(f"expected one call a site; got several of {', '.join(twice)}. Pass the calls of a single forward.")
-    stages = [Stage(call.site.kind, call.site.module, call.site.order, call.site.grid, _head_mean(call, heads)) for call in calls]
+    stages = [
+        Stage(call.site.kind, call.site.module, call.site.order, call.site.grid, operator_of_call(call, heads)) for call in calls
+    ]
     return stages if grid is None else [resample(stage, grid) for stage in stages]
 
 
@@ -182,27 +281,21 @@ def resample(stage: Stage, grid: Grid) -> Stage:
     """Bring a stage to another video token grid: area mean over queries, area sum over keys, so that rows keep their sum.
 
     The axis over which a site is batched (the frame of spatial attention, the position of temporal attention) is averaged: its
-    queries and keys share it, so the stage keeps its kind.
+    queries and keys share it, so the stage keeps its kind. No map is made: the stage's operator brings vectors to its own grid.
     """
     if grid == stage.grid:
         return stage
-    frames, rows, columns = stage.grid
-    old, new, volume = list(stage.grid), list(grid), _volume(grid)
-    weights, tokens = stage.weights, stage.tokens
-    if stage.kind == "cross":
-        weights = resample_axes(weights.reshape(*old, tokens), [0, 1, 2], new, "mean")
-    elif stage.kind == "spatial":
-        weights = resample_axes(weights.reshape(*old, rows, columns), [0, 1, 2], new, "mean")
-        weights = resample_axes(weights, [3, 4], new[1:], "sum")
-    elif stage.kind == "temporal":
-        weights = resample_axes(weights.reshape(rows, columns, frames, frames), [0, 1, 2], [new[1], new[2], new[0]], "mean")
-        weights = resample_axes(weights, [3], new[:1], "sum")
-    elif stage.kind == "spacetime":
-        weights = resample_axes(weights.reshape(*old, *old), [0, 1, 2], new, "mean")
-        weights = resample_axes(weights, [3, 4, 5], new, "sum")
-    else:
-        above = resample_axes(weights[:, tokens:].reshape(-1, *old), [1, 2, 3], new, "sum").reshape(-1, volume)
-        wide = torch.cat([weights[:, :tokens], above], 1)
-        below = resample_axes(wide[tokens:].reshape(*old, -1), [0, 1, 2], new, "mean").reshape(volume, -1)
-        weights = torch.cat([wide[:tokens], below], 0)
-    return replace(stage, grid=grid, weights=weights.reshape(stage_shape(stage.kind, grid, tokens)))
+    here, there, tokens = stage.grid, grid, stage.tokens
+    operator = stage.operator
+    one, frames, cells = Axes((1,), (1,)), Axes(here[:1], there[:1]), Axes(here[1:], there[1:])
+    plans = {
+        "cross": (one, Axes(here, there), Axes((tokens,), (tokens,))),
+        "spatial": (frames, cells, cells),
+        "temporal": (cells, frames, frames),
+        "spacetime": (one, Axes(here, there), Axes(here, there)),
+        "joint": (one, Axes(here, there, tokens), Axes(here, there, tokens)),
+    }
+    plan = plans[stage.kind]
+    if stage.kind == "cross" and operator.shape[0] > 1:
+        plan = (frames, cells, plan[2])
+    return Stage(stage.kind, stage.module, stage.order, grid, ResampledOperator(operator, *plan))

@@ -30,9 +30,10 @@ from torch import Tensor
 
 from vico_lens.errors import InputError
 from vico_lens.kernels.localflow import local_flow
+from vico_lens.kernels.operators import Blend, Operator
 from vico_lens.kernels.products import path_product
 
-__all__ = ["Residual", "SubgraphKind", "merge_tokens", "self_capacity", "subgraph_flow"]
+__all__ = ["Residual", "SubgraphKind", "merge_tokens", "self_capacity", "streamed_subgraph_flow", "subgraph_flow"]
 
 SubgraphKind = Literal["hard", "soft", "sum", "exact", "rollout"]
 Residual = Literal["share", "add", "parity"]
@@ -149,6 +150,50 @@ def subgraph_flow(
     if not torch.isfinite(flow).all():
         raise InputError("expected finite attention weights; the flow is not. Look for NaN in `cross` or `temporals`.")
     return flow.permute(1, 0, 2).reshape(frames, positions, -1)
+
+
+def streamed_subgraph_flow(
+    reads: Tensor,
+    hops: Sequence[Operator],
+    *,
+    kind: SubgraphKind,
+    tau: float = 0.001,
+    residual: Residual = "share",
+    rho: float = 0.5,
+    concepts: Sequence[Sequence[int]],
+) -> Tensor:
+    """`subgraph_flow` through full space-time sites whose maps are too large to be made: ``[video token, concept]``.
+
+    Parameters
+    ----------
+    reads : Tensor
+        Attention of video to text, ``[video token, token]``.
+    hops : sequence of Operator
+        Sites among all video tokens, in execution order.
+    kind, tau, residual, rho, concepts
+        As in `subgraph_flow`.
+
+    Raises
+    ------
+    InputError
+        If several hops would have to be joined first, which makes a map.
+    """
+    if len(hops) > 1 and kind not in ("hard", "rollout"):
+        raise InputError(
+            f"kind={kind!r} joins the {len(hops)} space-time sites after a cross-attention site before it meets them, which takes "
+            "their maps. Use kind='hard' or 'rollout', a coarser grid=, or layers= with one such site a block."
+        )
+    blend = {"add": Blend(1.0, 1.0), "parity": Blend(0.5, 0.5)}.get(residual, Blend(1 - rho, rho))
+    flow = merge_tokens(reads * (1 - rho) if residual == "share" else reads, concepts, kind, tau).T[None]
+    for hop in hops:
+        if kind == "rollout":
+            flow = blend.new * hop.carry(flow) + blend.keep * flow
+        else:
+            # With one hop the exact flow is the (+, min) product.
+            flow = hop.product("sum" if kind == "exact" else kind, flow, blend, tau)
+    if kind == "exact" and residual == "add":
+        flow = flow.clamp(max=1)
+    return flow[0].T
 
 
 def _step(hop: Tensor, flow: Tensor, kind: SubgraphKind, tau: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Figures: each takes labelled numbers and returns a plotly figure; beside each stands a function that returns what it draws.
+"""Figures: labelled numbers come in, a plotly figure goes out; beside each figure stands a function that returns its numbers.
 
 Plotly is imported when the first figure is drawn, never before. Colours are fixed by concept (`concept_colours`), page colours
 come from one of two templates (`template`), and pictures and videos are written without a browser (`save_png`, `save_gif`,

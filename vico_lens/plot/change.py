@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.basis import SHARE
 from vico_lens.plot.colours import ACCENT, GREY, concept_colours
 from vico_lens.plot.reading import concept_names
 from vico_lens.plot.shares import shares_numbers
@@ -141,7 +142,9 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
     first, last = (percent(float(numbers["share"].values[k, weak])) for k in (0, -1))
     finding = f"{quoted(names[weak])} has {first} of the influence at the first of {len(updates)} updates, {last} at the last"
     total = float(numbers["latent_change"].sum())
-    note = f"Shares also move from step to step by themselves. Latent change: root mean square, {number(total)} in all."
+    flow = str(log.attrs.get("flow", "")).replace("_", " ")
+    note = f"Shares by {flow}, the method that is balanced, at the step of each update. " if flow else ""
+    note += f"They also change from step to step without any update. Latent change: root mean square, {number(total)} in all."
     return finish(fig, finding, note, theme=theme, height=470, top=30)
 
 
@@ -183,7 +186,8 @@ def before_after_numbers(before: xr.DataArray | xr.Dataset, after: xr.DataArray 
             ("concept", numbers["high"].values),
         )
     variables["change"] = ("concept", variables["after"][1] - variables["before"][1])
-    return xr.Dataset(variables, coords={"concept": names["before"]}, attrs={"interval": pair["before"].attrs["interval"]})
+    attrs = {name: pair["before"].attrs[name] for name in ("interval", "basis")}
+    return xr.Dataset(variables, coords={"concept": names["before"]}, attrs=attrs)
 
 
 def before_after(
@@ -274,7 +278,7 @@ def before_after(
     return finish(
         fig,
         finding,
-        "Ring: plain run. Disc: balanced run, same prompt and seed.",
+        f"{numbers.attrs['basis']} Ring: plain run. Disc: balanced run, same prompt and seed. {SHARE}".strip(),
         theme=theme,
         height=90 + 56 * len(names),
         top=14,

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.plot.colours import concept_colours
 from vico_lens.plot.composite import Frames, Scale, as_frames, spans
 from vico_lens.plot.panels import MapRow, panel_grid
-from vico_lens.plot.reading import concept_names, influence_maps, method_label, shares_over
+from vico_lens.plot.reading import concept_names, influence_maps, shares_over
 from vico_lens.plot.theme import Theme, finish
-from vico_lens.plot.wording import join, percent, plain, quoted
+from vico_lens.plot.wording import join, level, percent, plain, quoted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -91,15 +92,14 @@ def influence(
     names = concept_names(numbers)
     row = _row("", numbers, scale, None if video is None else as_frames(video))
     fig = panel_grid([row], names, concept_colours(names, colours), fps=fps, most=most, theme=theme)
-    method = method_label(influence)
-    when = f"denoising step {step}" if step is not None else "mean over denoising steps" if "step" in influence.dims else ""
-    drawn = ", ".join(part for part in (method, when) if part)
-    note = (f"{drawn[0].upper()}{drawn[1:]}. " if drawn else "") + _scale_note(scale, video is not None)
+    note = _note(basis_of(influence, step), _scale_note(scale, video is not None))
     return finish(fig, _finding(names, numbers["share"].values), note, theme=theme, height=250, top=26, bottom=80)
 
 
 def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """Return what `method_maps` draws: ``share(method, concept)`` and ``leader(method)``, the concept with the largest share.
+
+    The leader is empty where two concepts share the first place.
 
     Raises
     ------
@@ -126,8 +126,15 @@ def method_maps_numbers(methods: Mapping[str, xr.DataArray]) -> xr.Dataset:
         coords="minimal",
     )
     shares = shares.assign_coords(method=list(methods))
-    leaders = [first[int(np.nanargmax(line))] if np.isfinite(line).any() else "" for line in shares.values]
-    return xr.Dataset({"share": shares, "leader": ("method", leaders)})
+    return xr.Dataset({"share": shares, "leader": ("method", [_leader(first, line) for line in shares.values])})
+
+
+def _leader(names: list[str], share: np.ndarray) -> str:
+    """Name the concept of the largest share; empty where there is none, or another has as much."""
+    if not np.isfinite(share).all():
+        return ""
+    top = int(share.argmax())
+    return "" if sum(level(value, share[top]) for value in share) > 1 else names[top]
 
 
 def method_maps(
@@ -163,15 +170,27 @@ def method_maps(
     rows = [_row(plain(name.replace("_", " ")), influence_numbers(values), "shared", frames) for name, values in methods.items()]
     fig = panel_grid(rows, names, concept_colours(names, colours), film=False, fps=fps, most=most, theme=theme)
     leaders = numbers["leader"].values.tolist()
-    top = max(dict.fromkeys(leaders), key=leaders.count)
-    if len(set(leaders)) == 1:
-        finding = f"All {len(rows)} methods see {quoted(top)} in the lead" if len(rows) > 1 else f"{quoted(top)} leads"
-    else:
-        others = [name.replace("_", " ") for name, leader in zip(methods, leaders, strict=True) if leader != top]
-        finding = f"{leaders.count(top)} of {len(rows)} methods see {quoted(top)} in the lead; "
-        finding += f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
-    note = "Percentages: share of the influence. Clear = least, opaque = most influence, each method on its own scale."
+    finding = _votes([name.replace("_", " ") for name in methods], leaders, names)
+    bases = {basis_of(values, method=False) for values in methods.values()}
+    note = _note(bases.pop() if len(bases) == 1 else "", "Percentages: shares.", SHARE, "Clear = least, opaque = most influence,")
+    note += " each method on its own scale."
     return finish(fig, finding, note, theme=theme, height=210 * len(rows), top=26, bottom=80, left=36)
+
+
+def _votes(methods: list[str], leaders: list[str], names: list[str]) -> str:
+    """Say how many methods give which concept the largest share."""
+    if len(names) == 1:
+        return f"Where {quoted(names[0])} acts, by {len(methods)} method{'s' if len(methods) > 1 else ''}"
+    clear = [leader for leader in leaders if leader]
+    if not clear:
+        return "No method gives one concept a larger share than the others"
+    top = max(dict.fromkeys(clear), key=clear.count)
+    if leaders.count(top) == len(methods):
+        return f"All {len(methods)} methods give {quoted(top)} the largest share" if len(methods) > 1 else f"{quoted(top)} leads"
+    others = [name for name, leader in zip(methods, leaders, strict=True) if leader != top]
+    count = leaders.count(top)
+    finding = f"{count} of {len(methods)} methods {'give' if count > 1 else 'gives'} {quoted(top)} the largest share; "
+    return finding + f"{plain(join(others))} {'does' if len(others) == 1 else 'do'} not"
 
 
 def side_by_side(
@@ -179,12 +198,13 @@ def side_by_side(
     after: xr.DataArray,
     videos: tuple[Any, Any] | None = None,
     *,
+    scale: Scale = "shared",
     fps: float = 8.0,
     most: int = 48,
     colours: Mapping[str, str] | None = None,
     theme: Theme = "light",
 ) -> Figure:
-    """Draw two runs one above the other with linked frames and one opacity scale, so that a concept that gained looks stronger.
+    """Draw two runs one above the other with linked frames; what is equal in both runs looks equal, so that a gain can be seen.
 
     Parameters
     ----------
@@ -192,6 +212,8 @@ def side_by_side(
         Influence in the plain and in the balanced run, by the same method.
     videos : pair, optional
         Their videos; see `composite.as_frames`.
+    scale : {"shared", "each"}
+        One opacity scale for all concepts, or each its own; in both cases the same for both runs.
     fps, most, colours, theme
         As in `influence`.
 
@@ -205,19 +227,19 @@ def side_by_side(
     """
     names = list(method_maps_numbers({"before": before, "after": after})["concept"].values.astype(str))
     pair = [influence_numbers(before), influence_numbers(after)]
-    both = np.concatenate([spans(abs(numbers["maps"])) for numbers in pair])
+    first, last = (spans(abs(numbers["maps"]), scale) for numbers in pair)
+    both = np.stack([np.minimum(first[:, 0], last[:, 0]), np.maximum(first[:, 1], last[:, 1])], axis=1)
     rows = []
     for label, numbers, video in zip(("plain", "balanced"), pair, videos or (None, None), strict=True):
         row = _row(label, numbers, "shared", None if video is None else as_frames(video))
-        rows.append(
-            MapRow(row.label, row.maps, np.tile([both[:, 0].min(), both[:, 1].max()], (len(names), 1)), row.titles, row.frames)
-        )
+        rows.append(MapRow(row.label, row.maps, both, row.titles, row.frames))
     fig = panel_grid(rows, names, concept_colours(names, colours), fps=fps, most=most, theme=theme)
     shares = [numbers["share"].values for numbers in pair]
     weak = int(np.nanargmin(shares[0])) if np.isfinite(shares[0]).any() else 0
-    first, last = (percent(float(share[weak])) for share in shares)
-    finding = f"{quoted(names[weak])}: {first} of the influence before, {last} after"
-    return finish(fig, finding, _scale_note("shared", videos is not None), theme=theme, height=430, top=26, bottom=80, left=36)
+    before_, after_ = (percent(float(share[weak])) for share in shares)
+    finding = f"{quoted(names[weak])}: {before_} of the influence before, {after_} after"
+    note = _note(basis_of(before), "Percentages: shares.", SHARE, _scale_note(scale, videos is not None))
+    return finish(fig, finding, note, theme=theme, height=430, top=26, bottom=80, left=36)
 
 
 def _row(label: str, numbers: xr.Dataset, scale: Scale, frames: Frames | None) -> MapRow:
@@ -235,7 +257,13 @@ def _finding(names: list[str], shares: np.ndarray) -> str:
     if len(names) == 1:
         return f"Where {quoted(names[0])} acts, frame by frame"
     top = int(shares.argmax())
+    if sum(level(share, shares[top]) for share in shares) > 1:
+        return f"No concept dominates: the largest share is {percent(float(shares[top]))}"
     return f"{quoted(names[top])} takes {percent(float(shares[top]))} of the influence"
+
+
+def _note(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _scale_note(scale: Scale, filmed: bool) -> str:

@@ -15,7 +15,6 @@ from vico_lens.store.selection import Record, records
 __all__ = [
     "concept_names",
     "influence_maps",
-    "method_label",
     "resampled",
     "shares_over",
     "site_weights",
@@ -70,11 +69,6 @@ def influence_maps(influence: xr.DataArray, step: int | None = None) -> xr.DataA
 def concept_names(data: xr.DataArray | xr.Dataset) -> list[str]:
     """Return the concepts' names in order."""
     return [str(name) for name in np.atleast_1d(data["concept"].values)]
-
-
-def method_label(influence: xr.DataArray) -> str:
-    """Name the attribution method in words, from the attributes; empty when it is not known."""
-    return str(influence.attrs.get("method", influence.name or "")).replace("_", " ")
 
 
 def shares_over(influence: xr.DataArray, keep: tuple[str, ...] = ()) -> xr.DataArray:

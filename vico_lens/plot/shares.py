@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.plot.colours import GREY, concept_colours
 from vico_lens.plot.reading import concept_names, influence_maps, resampled, shares_over
 from vico_lens.plot.theme import Theme, finish, new_figure
-from vico_lens.plot.wording import percent, percent_range, plain, quoted
+from vico_lens.plot.wording import join, level, percent, percent_range, plain, quoted
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,7 +36,8 @@ def shares_numbers(data: xr.DataArray | xr.Dataset, *, confidence: float = 0.95,
     Returns
     -------
     Dataset
-        ``share, low, high(concept)``; the attribute ``interval`` says over what the interval was taken. For an influence it
+        ``share, low, high(concept)``; the attribute ``interval`` says over what the interval was taken, ``basis`` by which method,
+        steps and branch the influence was computed. For an influence it
         resamples the denoising steps, or the frames when there is no step dim: it tells how even the share is *within this
         run*, not what another seed would give. Only several runs tell that: ``vl.dominance([influence, ...])`` has
         intervals over runs.
@@ -63,21 +65,21 @@ def shares_numbers(data: xr.DataArray | xr.Dataset, *, confidence: float = 0.95,
         share = share.mean(lost) if lost else share
         blank = xr.full_like(share, np.nan)
         low, high = data.get("share_low", blank), data.get("share_high", blank)
-        told = str(data.attrs.get("note", "")) if "share_low" in data else ""
-        return xr.Dataset({"share": share, "low": low, "high": high}, attrs={"interval": told})
+        interval = str(data.attrs.get("note", "")) if "share_low" in data else ""
+        return xr.Dataset({"share": share, "low": low, "high": high}, attrs={"interval": interval, "basis": basis_of(data)})
     influence_maps(data)
     unit = "step" if "step" in data.dims and data.sizes["step"] > 1 else "frame"
     share = shares_over(data)
     blank = xr.full_like(share, np.nan)
     if data.sizes[unit] < 2 or not bool(np.isfinite(share).all()):
-        return xr.Dataset({"share": share, "low": blank, "high": blank}, attrs={"interval": ""})
+        return xr.Dataset({"share": share, "low": blank, "high": blank}, attrs={"interval": "", "basis": basis_of(data)})
     mass = abs(data.astype(np.float64)).sum([d for d in data.dims if d not in ("concept", unit)]).transpose("concept", unit)
     sample = resampled(mass.values, draws, seed)
     low, high = np.nanquantile(sample, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    told = (
-        f"{100 * confidence:g} % bootstrap interval over {data.sizes[unit]} {'denoising steps' if unit == 'step' else 'frames'}"
-    )
-    return xr.Dataset({"share": share, "low": ("concept", low), "high": ("concept", high)}, attrs={"interval": told})
+    unit_name = "denoising steps" if unit == "step" else "frames"
+    interval = f"{100 * confidence:g} % bootstrap interval over {data.sizes[unit]} {unit_name}"
+    attrs = {"interval": interval, "basis": basis_of(data)}
+    return xr.Dataset({"share": share, "low": ("concept", low), "high": ("concept", high)}, attrs=attrs)
 
 
 def shares(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None = None, theme: Theme = "light") -> Figure:
@@ -148,11 +150,12 @@ def shares(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None
     top = max(float(np.nanmax(np.where(np.isfinite(high), high, share), initial=0.0)), even)
     fig.update_xaxes(title_text="share of the influence", tickformat=".0%", range=[0, min(1.18, top + 0.16)], dtick=0.2)
     fig.update_yaxes(autorange="reversed", tickfont_size=14, showgrid=False)
-    note = numbers.attrs["interval"]
+    lines = f"Lines: {numbers.attrs['interval']}." if known else ""
+    note = " ".join(part for part in (numbers.attrs["basis"], lines, SHARE) if part)
     return finish(
         fig,
         _finding(names, share, low, high, even),
-        f"Bars: {note}." if known else "",
+        note,
         theme=theme,
         height=90 + 46 * len(names),
         top=14,
@@ -162,9 +165,12 @@ def shares(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str] | None
 def _finding(names: list[str], share: np.ndarray, low: np.ndarray, high: np.ndarray, even: float) -> str:
     if not np.isfinite(share).all():
         return "No influence reaches the video, so no concept has a share"
-    top, last = int(share.argmax()), int(share.argmin())
     if len(names) == 1:
         return f"{quoted(names[0])} is the only concept: its share says nothing"
+    top, last = int(share.argmax()), int(share.argmin())
+    leaders = [name for name, value in zip(names, share, strict=True) if level(value, share[top])]
+    if len(leaders) > 1:
+        return f"No concept dominates: {join([quoted(name) for name in leaders])} have {percent(float(share[top]))} each"
     if np.isfinite(low).all() and low[top] <= even <= high[top]:
         return f"No concept clearly dominates: {quoted(names[top])} leads with {percent(float(share[top]))}"
     spread = f" ({percent_range(float(low[top]), float(high[top]))})" if np.isfinite(low).all() else ""

@@ -13,7 +13,7 @@ from vico_lens.errors import InputError
 from vico_lens.kernels.intervals import bootstrap_mean, wilson
 from vico_lens.plot.colours import PALETTE
 from vico_lens.plot.theme import Theme, finish, new_figure
-from vico_lens.plot.wording import number, percent, percent_range, plain
+from vico_lens.plot.wording import number, overlap, percent, percent_range, plain
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -155,18 +155,26 @@ def sweep(
 
 
 def _finding(rows: Sequence[Mapping[str, Any]], quantity: str) -> str:
-    """Name the setting in which two groups differ most, or the best of all settings."""
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    if len(groups) == 2:
-        table = {(row["label"], row["group"]): row for row in rows}
-        both = [label for label, group in table if group == groups[0] and (label, groups[1]) in table]
-        if both:
-            label = max(both, key=lambda name: abs(table[name, groups[1]]["value"] - table[name, groups[0]]["value"]))
-            first, second = (table[label, group] for group in groups)
-            return f"{plain(label)}: {plain(quantity)} {_told(second)} {plain(groups[1])}, {_told(first)} {plain(groups[0])}"
-    best = max(rows, key=lambda row: float(row["value"]))
-    name = " ".join(part for part in (best["label"], f"({best['group']})" if best["group"] else "") if part)
-    return f"Highest {plain(quantity)}: {plain(name)}, {_told(best)}"
+    """Compare the first row with the one of its kind that differs most from it, and claim a difference only where there is one.
+
+    With groups those of the first label are compared, so that the title speaks of the same rows as a text that reads the first
+    label; the first row is taken as what others are measured against (the plain run).
+    """
+    peers = [row for row in rows if row["label"] == rows[0]["label"]] if len({row["group"] for row in rows}) > 1 else list(rows)
+    base, others = peers[0], peers[1:]
+
+    def called(row: Mapping[str, Any]) -> str:
+        return plain(row["group"] or row["label"])
+
+    about = f"{plain(base['label'])}: {plain(quantity)}" if base["group"] else plain(quantity[:1].upper() + quantity[1:])
+    if not others:
+        return f"{about} {_told(base)}"
+    other = max(others, key=lambda row: abs(float(row["value"]) - float(base["value"])))
+    pair = f"{about} {_told(other)} {called(other)}, {_told(base)} {called(base)}"
+    if any(not math.isfinite(row["low"]) for row in (base, other)):
+        return pair
+    unclear = overlap((base["low"], base["high"]), (other["low"], other["high"]))
+    return f"{pair}; the intervals overlap" if unclear else pair
 
 
 def _grouped(values: xr.DataArray, by: str | None) -> list[dict[str, Any]]:

@@ -98,8 +98,15 @@ def agreement(
     pairs = [(values[i, j], i, j) for i in range(len(names)) for j in range(i) if np.isfinite(values[i, j])]
     if pairs:
         best, worst = max(pairs), min(pairs)
-        finding = f"{names[best[2]]} and {names[best[1]]} agree most ({best[0]:.2f})"
-        finding += f", {names[worst[2]]} and {names[worst[1]]} least ({worst[0]:.2f})" if len(pairs) > 1 else ""
+        alone = [sum(round(pair[0], 2) == round(end[0], 2) for pair in pairs) == 1 for end in (best, worst)]
+        most = f"{names[best[2]]} and {names[best[1]]} agree most" if alone[0] else "The highest agreement of two methods is"
+        least = f"{names[worst[2]]} and {names[worst[1]]} least" if alone[1] else "the lowest is"
+        if len(pairs) == 1:
+            finding = f"{names[best[2]]} and {names[best[1]]} agree by {best[0]:.2f}"
+        elif round(best[0], 2) == round(worst[0], 2):
+            finding = f"All methods agree alike ({best[0]:.2f})"
+        else:
+            finding = f"{most} ({best[0]:.2f}), {least} ({worst[0]:.2f})"
     else:
         finding = "Agreement between methods"
     return finish(
@@ -199,9 +206,11 @@ def faithfulness(table: xr.Dataset, *, lower_is_better: tuple[str, ...] = _LOWER
     fig.update_yaxes(autorange="reversed", showgrid=False, tickfont_size=13)
     fig.update_xaxes(showgrid=False, side="top")
     ranked = [i for i, name in enumerate(raw) if name not in _NULLS and np.isfinite(values[i]).any()]
-    best = max(ranked, key=lambda i: float(np.nanmean(np.where(np.isfinite(values[i]), tint[i], np.nan)))) if ranked else None
-    finding = "Faithfulness of the methods" if best is None else f"{methods[best][0].upper()}{methods[best][1:]} scores best"
-    finding += f", on average over {len(columns)} scores" if best is not None and len(columns) > 1 else ""
+    means = {i: float(np.nanmean(np.where(np.isfinite(values[i]), tint[i], np.nan))) for i in ranked}
+    best = [methods[i] for i in ranked if means[i] >= max(means.values()) - 0.005]
+    over = f", on average over {len(columns)} scores" if len(columns) > 1 else ""
+    finding = f"{join(best)} {'score' if len(best) > 1 else 'scores'} best{over}" if best else "Faithfulness of the methods"
+    finding = finding[0].upper() + finding[1:]
     nulls = [name for name in raw if name in _NULLS]
     note = "Tint: place between the worst and the best of the column." + (
         f" {join(nulls).capitalize()} know nothing of the model." if nulls else ""

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from vico_lens.errors import InputError
+from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.plot.colours import GREY, concept_colours, rgba
 from vico_lens.plot.reading import concept_names, influence_maps, shares_over
 from vico_lens.plot.theme import Theme, finish, new_figure
@@ -121,7 +122,7 @@ def share_by_frame(
     return finish(
         fig,
         _frame_finding(names, numbers.values),
-        "Share of each concept in every frame; the ribbon adds up to 100 %.",
+        f"{basis_of(data)} {SHARE}".strip(),
         theme=theme,
         height=300,
         top=34,
@@ -166,31 +167,43 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
     fig.update_xaxes(title_text="denoising step (0 = pure noise)", showgrid=False, tickformat="d", nticks=min(len(steps), 10) + 1)
     fig.update_yaxes(title_text="share of the influence", tickformat=".0%", rangemode="tozero")
     fig.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="x unified")
-    return finish(fig, _step_finding(names, numbers.values, steps), "Dotted: the even share.", theme=theme, height=300, top=34)
+    note = f"{basis_of(data)} Dotted: the even share. {SHARE}".strip()
+    return finish(fig, _step_finding(names, numbers.values, steps), note, theme=theme, height=300, top=10)
+
+
+def _leads(values: np.ndarray) -> np.ndarray:
+    """Return where each concept has a larger share than any other, ``concept time``; nobody leads where two have the most."""
+    most = np.nanmax(np.where(np.isfinite(values), values, -1.0), axis=0)
+    first = np.isfinite(values) & (values >= most - 0.005)
+    return np.asarray(first & (first.sum(axis=0) == 1))
 
 
 def _frame_finding(names: list[str], values: np.ndarray) -> str:
     if not np.isfinite(values).any() or len(names) == 1:
         return "Share of the influence by frame"
-    lit = values[:, np.isfinite(values).all(axis=0)]  # a frame without any influence has no leader
-    counts = np.bincount(lit.argmax(axis=0), minlength=len(names))
-    top = int(counts.argmax())
-    if counts[top] == values.shape[1]:
+    leads = _leads(values)
+    top = int(leads.sum(axis=1).argmax())
+    count = int(leads[top].sum())
+    if count == 0:
+        return "No concept leads in any frame"
+    if count == values.shape[1]:
         low, high = float(np.nanmin(values[top])), float(np.nanmax(values[top]))
         return f"{quoted(names[top])} leads in every frame, with {percent(low)} to {percent(high)}"
-    return f"{quoted(names[top])} leads in {counts[top]} of {values.shape[1]} frames"
+    return f"{quoted(names[top])} leads in {count} of {values.shape[1]} frames"
 
 
 def _step_finding(names: list[str], values: np.ndarray, steps: np.ndarray) -> str:
     if not np.isfinite(values).all() or len(names) == 1 or len(steps) < 2:
         return "Share of the influence by denoising step"
-    start, end = int(values[:, 0].argmax()), int(values[:, -1].argmax())
+    leads = _leads(values)
+    start, end = (int(leads[:, place].argmax()) if leads[:, place].any() else -1 for place in (0, -1))
+    if start < 0 or end < 0:
+        top = int(leads.sum(axis=1).argmax())
+        return f"{quoted(names[top])} leads at {int(leads[top].sum())} of {len(steps)} denoising steps"
     if start != end:
         return f"{quoted(names[start])} leads at the first step, {quoted(names[end])} at the last"
-    leading = values.argmax(axis=0) == end
-    if leading.all():
+    count = int(leads[end].sum())
+    if count == len(steps):
         first, last = (percent(float(values[end, k])) for k in (0, -1))
         return f"{quoted(names[end])} leads from the first step ({first}) to the last ({last})"
-    return (
-        f"{quoted(names[end])} leads at {int(leading.sum())} of {len(steps)} denoising steps, the first and the last among them"
-    )
+    return f"{quoted(names[end])} leads at {count} of {len(steps)} denoising steps, the first and the last among them"

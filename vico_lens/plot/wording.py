@@ -10,7 +10,7 @@ import html
 import math
 import textwrap
 
-__all__ = ["join", "number", "percent", "percent_range", "plain", "quoted", "wrapped"]
+__all__ = ["join", "level", "number", "overlap", "percent", "percent_range", "plain", "quoted", "wrapped"]
 
 _FIRST_STRONG_ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 
@@ -75,6 +75,30 @@ def join(names: list[str]) -> str:
     'a, b and c'
     """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def level(first: float, second: float) -> bool:
+    """Whether two shares read the same, as whole percentages: a title may then call neither the larger one.
+
+    Examples
+    --------
+    >>> level(0.501, 0.499), level(0.51, 0.49)
+    (True, False)
+    """
+    return round(100 * first) == round(100 * second) or abs(first - second) < 0.005
+
+
+def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two intervals overlap, or one of them is not known: a title may then claim no difference.
+
+    Examples
+    --------
+    >>> overlap((0.4, 0.6), (0.55, 0.8)), overlap((0.1, 0.2), (0.3, 0.4))
+    (True, False)
+    """
+    if not all(map(math.isfinite, (*first, *second))):
+        return True
+    return first[0] <= second[1] and second[0] <= first[1]
 
 
 def wrapped(text: str, width: int) -> list[str]:

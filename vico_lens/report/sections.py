@@ -10,6 +10,7 @@ import networkx as nx
 import xarray as xr
 
 from vico_lens import plot
+from vico_lens.plot.basis import basis_of
 from vico_lens.plot.wording import percent
 from vico_lens.report.markup import Markup, el, foreign, join
 from vico_lens.report.media import Figures, maps_strip, video_element
@@ -127,7 +128,7 @@ def _run(label: str, run: Run, story: Story, material: Material) -> Markup:
         )
         for name in story.names
     ]
-    note = "share of the influence" if label.startswith("Plain") else "share of the influence, same prompt and seed"
+    note = basis_of(run.outcome.influence) + ("" if label.startswith("Plain") else " Same prompt and seed.")
     film = video_element(run.outcome.video, material.fps, f"{label}: the generated video")
     return el("div", el("h3", label, said), film, el("div", pieces, class_="bar"), el("p", note, class_="bar-note"), class_="run")
 
@@ -147,7 +148,7 @@ def _who(story: Story, figures: Figures) -> Markup | None:
 def _told(run: Run) -> xr.Dataset:
     """Shares and intervals of a run in the form of a dominance Dataset, so that text, table and figure show the same numbers."""
     renamed = run.shares.rename(low="share_low", high="share_high")
-    return renamed.assign_attrs(note=run.shares.attrs["interval"])
+    return renamed.assign_attrs(note=run.shares.attrs["interval"], basis=basis_of(run.outcome.influence))
 
 
 def _where(story: Story, material: Material, figures: Figures) -> Markup | None:

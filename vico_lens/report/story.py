@@ -19,7 +19,7 @@ from vico_lens.plot.colours import concept_colours
 from vico_lens.plot.reading import concept_names
 from vico_lens.plot.shares import shares_numbers
 from vico_lens.plot.sweeps import sweep_numbers
-from vico_lens.plot.wording import percent, percent_range
+from vico_lens.plot.wording import level, percent, percent_range
 from vico_lens.report.markup import Markup, el, foreign, join
 from vico_lens.report.outcome import Outcome, Ruling, ruling
 
@@ -59,14 +59,20 @@ class Story:
         self.colours = concept_colours(self.names)
         self.rates = sweep_numbers(reliability) if reliability else []
         share = before.shares["share"].values
+        self.run_name = "The plain run" if after is not None else "This run"
         self.top, self.weak = self.names[int(np.argmax(share))], self.names[int(np.argmin(share))]
+
+    @property
+    def level(self) -> list[str]:
+        """Concepts whose share reads as large as the largest."""
+        return [name for name in self.names if level(self.before.share(name), self.before.share(self.top))]
 
     @property
     def dominated(self) -> bool:
         """Whether the leading concept's interval lies above the even share."""
         low = float(self.before.shares["low"].sel(concept=self.top))
         leads = low if np.isfinite(low) else self.before.share(self.top)
-        return len(self.names) > 1 and leads > 1 / len(self.names) + 1e-9
+        return len(self.level) == 1 < len(self.names) and leads > 1 / len(self.names) + 1e-9
 
     def concept(self, name: str) -> Markup:
         """Mark a concept with its colour."""
@@ -78,6 +84,9 @@ class Story:
             parts: list[Any] = ["Where ", self.concept(self.top), " acts in this video"]
         elif self.dominated:
             parts = [self.concept(self.top), f" takes {percent(self.before.share(self.top))} of the influence"]
+        elif len(self.level) > 1:
+            marked = _listed([self.concept(name) for name in self.level])
+            parts = ["No concept dominates: ", marked, f" have {percent(self.before.share(self.top))} each"]
         else:
             parts = [
                 "No concept clearly dominates: ",
@@ -109,10 +118,10 @@ class Story:
         if self.before.ruling is None:
             return []
         if self.before.ruling.correct:
-            return ["The plain run shows everything that the prompt asks for."]
+            return [f"{self.run_name} shows everything that the prompt asks for."]
         absent = [name for name, there in zip(self.names, self.before.ruling.present, strict=False) if not there]
         where = ["; not found: ", _listed([self.concept(name) for name in absent])] if absent else []
-        return [f"The plain run fails: {self.before.ruling.failure}", *where, "."]
+        return [f"{self.run_name} fails: {self.before.ruling.failure}", *where, "."]
 
     def _dominates(self) -> list[Any]:
         if len(self.names) == 1:

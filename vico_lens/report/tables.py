@@ -115,7 +115,9 @@ def flow_table(flow: xr.Dataset | xr.DataArray) -> Markup:
         gap = number(float(abs(one["gap"]).max())) if "gap" in one else "–"
         states = [str(state) for state in np.ravel(one["saturated"].values)] if "saturated" in one else []
         rows.append([foreign(name), number(float(one["value"].sum())), gap, _saturation(states)])
-    each = "Each frame of the video is a sink of its own. " if "gap" in data and "frame" in data["gap"].dims else ""
+    sinks = set(map(str, data["gap"].dims if "gap" in data else data["value"].dims))
+    each = "Each place of the video is" if {"y", "x"} & sinks else "Each frame of the video is" if "frame" in sinks else ""
+    each = f"{each} a sink of its own. " if each else "The whole video is one sink. " if "gap" in data else ""
     note = f"{each}Flow is summed over sinks and steps. The largest relative gap between flow and cut certifies it: 0 is exact."
     return grid_table(["concept", "flow", "gap", "where it is cut"], rows, title="Exact maximum flow.", note=note, numeric=(1, 2))
 

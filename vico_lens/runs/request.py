@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from vico_lens.errors import InputError, ModelError, VicoLensError
 
-__all__ = ["Request", "check_prompt", "quiet_pipeline"]
+__all__ = ["Request", "check_call", "check_prompt", "fixed_threads", "quiet_pipeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,15 @@ class Request:
         Raises
         ------
         InputError
-            If the prompt is empty, or the bundled model does not know one of its words.
+            If the prompt is empty, the bundled model does not know one of its words, or the pipeline's call does not have an
+            argument of this name.
         ModelError
             If there is no such model.
         """
         check_prompt(self.prompt, bundled=self.bundled)
-        return quiet_pipeline(self.model, self.device, download=self.download)
+        pipe = quiet_pipeline(self.model, self.device, download=self.download)
+        check_call(pipe, self.call)
+        return pipe
 
     def sample(self, pipe: Any, label: str) -> np.ndarray:
         """Call the pipeline once, with a progress bar named `label` where a person is watching.
@@ -110,6 +116,47 @@ def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: b
     pipe = load_pipeline(model, device=None if device == "cpu" else device, local_files_only=not download)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@contextmanager
+def fixed_threads(count: int = 1) -> Iterator[None]:
+    """Let torch use `count` threads inside the ``with``: sums are split by threads, and a sampled video amplifies the difference.
+
+    Demonstration and live runs of the bundled model use one, so that their figures are the same on every machine. The model is
+    so small that more threads save nothing.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_call(pipe: Any, names: Iterable[str]) -> None:
+    """Refuse arguments that the pipeline's call does not have: one that takes ``**kwargs`` would ignore a typing error in silence.
+
+    Raises
+    ------
+    InputError
+        With the argument that was probably meant.
+
+    Examples
+    --------
+    >>> from vico_lens.testing import tiny_pipeline
+    >>> check_call(tiny_pipeline("animatediff-t2v").pipe, ["num_frames"])
+    """
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    calls = [vars(kind)["__call__"] for kind in type(pipe).__mro__ if "__call__" in vars(kind)]  # one may pass on to the next
+    parameters = [(name, value) for call in calls for name, value in inspect.signature(call).parameters.items()]
+    known = list(dict.fromkeys(name for name, value in parameters if value.kind in kinds and name not in ("self", "prompt")))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"Did you mean {near[0]}?" if near else f"It takes {', '.join(known)}."
+            raise InputError(f"the call of {type(pipe).__name__} has no argument {name!r}. {meant}")
 
 
 def check_prompt(prompt: str, *, bundled: bool) -> None:

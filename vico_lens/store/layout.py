@@ -121,9 +121,9 @@ def root_coords(header: Header) -> dict[str, tuple[tuple[str, ...], Any, dict[st
         "timestep": (("step",), np.asarray(header.timesteps, dtype=np.float64), {"long_name": "timestep of the scheduler"}),
         "token": (("token",), np.arange(tokens), {"long_name": "place of the token in the text"}),
     }
-    if len(starts := header.attrs.get("chunk_starts", ())) > 1:
-        chunks = np.searchsorted(np.asarray(starts), np.asarray(header.steps, dtype=np.int64), side="right") - 1
-        coords["chunk"] = (("step",), chunks, {"long_name": "part of a long video that the step makes"})
+    if len(starts := header.attrs.get("segment_starts", ())) > 1:
+        segments = np.searchsorted(np.asarray(starts), np.asarray(header.steps, dtype=np.int64), side="right") - 1
+        coords["segment"] = (("step",), segments, {"long_name": "part of a long video that the step makes, from 0"})
     if len(header.branches) > 1:
         coords["branch"] = (("branch",), np.asarray(header.branches, dtype=object), about_branch)
     else:

@@ -156,7 +156,7 @@ class LazyWeights(BackendArray):
         self.shape = shape
         self.dtype = np.dtype(np.float32)
         self._name = name
-        self._block = block
+        self.block = block
         self._forms = forms
         self._heads = heads
         self._factors = factors
@@ -168,8 +168,7 @@ class LazyWeights(BackendArray):
         layer = leading[-1]
         if self._forms[layer] == "weights":
             return {"weights": self._read(self._name, (*leading, heads, ...))}
-        source = self._factors
-        assert source is not None  # opened with the group
+        source = self.source
         channels = slice(0, source.head_size[layer])
         call: dict[str, Any] = {name: source.read(name, (*leading, heads, ..., channels)) for name in ("query", "key")}
         call["scale"] = source.scale[layer] * (float(source.read("gain", leading)) if source.gain else 1.0)
@@ -180,6 +179,16 @@ class LazyWeights(BackendArray):
                 shape[axis] = size
             call["bias"] = values.reshape(shape)
         return call
+
+    @property
+    def source(self) -> FactorSource:
+        """The factors of the group."""
+        assert self._factors is not None  # opened with the group, if any layer has them
+        return self._factors
+
+    def has_factors(self, layer: int) -> bool:
+        """Whether a layer is computed from query and key."""
+        return self._factors is not None and self._forms[layer] == "factors"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Compute or read what `key` selects."""
@@ -195,7 +204,7 @@ class LazyWeights(BackendArray):
                 f"(shape {tuple(sizes)}). Select steps, layers, heads, frames or tokens first, or open it with chunks={{}}."
             )
         out = np.full(sizes, np.nan, self.dtype)
-        before = len(self.shape) - 1 - len(self._block.shared) - len(self._block.rows) - len(self._block.keys)
+        before = len(self.shape) - 1 - len(self.block.shared) - len(self.block.rows) - len(self.block.keys)
         for place in itertools.product(*(range(size) for size in sizes[:before])):
             leading = tuple(int(part[i]) for part, i in zip(wanted, place, strict=False))
             valid = np.flatnonzero(wanted[before] < self._heads[leading[-1]])
@@ -211,7 +220,7 @@ class LazyWeights(BackendArray):
         """Fill the `valid` heads of `out`, ``[head, *shared, *rows, *keys]``, for one call."""
         import torch
 
-        source, block, layer = self._factors, self._block, leading[-1]
+        source, block, layer = self._factors, self.block, leading[-1]
         assert source is not None  # opened with the group
         shared = wanted[1 : 1 + len(block.shared)]
         keys = wanted[1 + len(block.shared) + len(block.rows) :]
@@ -221,7 +230,7 @@ class LazyWeights(BackendArray):
         for some in np.array_split(valid, -(-len(valid) * self._head_bytes(layer) // _HEADS_AT_ONCE)):
             heads = wanted[0][some]
             query, key = (self._factor(name, (*leading, heads, *shared), source.head_size[layer]) for name in ("query", "key"))
-            bias = self._bias(leading, heads, shared)
+            bias = self.bias(leading, heads, shared)
             with torch.no_grad():
                 weights = self._columns((*leading, *heads), query, key, scale, bias, rows.to(source.device), columns)
             out[some] = weights.cpu().numpy().reshape(len(some), *out.shape[1:])
@@ -244,7 +253,7 @@ class LazyWeights(BackendArray):
         if len(rows) < query.shape[-2]:
             query = query[..., rows, :]
             bias = bias[..., rows, :] if bias is not None and bias.shape[-2] > 1 else bias
-        if not self._block.shared and len(rows) * key.shape[-2] > _WORTH_KEEPING and 2 * len(columns) < key.shape[-2]:
+        if not self.block.shared and len(rows) * key.shape[-2] > _WORTH_KEEPING and 2 * len(columns) < key.shape[-2]:
             kept = (*name, int(rows[0]), int(rows[-1]), len(rows))
             if len(rows) == int(rows[-1] - rows[0]) + 1:
                 normaliser = self._factors.cache.get(kept, lambda: row_normaliser(query, key, scale, bias))
@@ -253,7 +262,7 @@ class LazyWeights(BackendArray):
     def _head_bytes(self, layer: int) -> int:
         """Bytes that the factors of one head take at most."""
         assert self._factors is not None
-        block = self._block
+        block = self.block
         rows = math.prod(block.shared) * (math.prod(block.rows) + math.prod(block.keys) + block.first_row + block.first_key)
         return max(1, 4 * rows * self._factors.head_size[layer])
 
@@ -263,10 +272,10 @@ class LazyWeights(BackendArray):
 
         assert self._factors is not None
         values = self._factors.read(name, (*index, ..., slice(0, channels)))
-        count = 1 + len(self._block.shared)
+        count = 1 + len(self.block.shared)
         return torch.from_numpy(values).to(self._factors.device).float().reshape(*values.shape[:count], -1, channels)
 
-    def _bias(self, leading: tuple[int, ...], heads: np.ndarray, shared: Sequence[np.ndarray]) -> Tensor | None:
+    def bias(self, leading: tuple[int, ...], heads: np.ndarray, shared: Sequence[np.ndarray]) -> Tensor | None:
         """Read the bias as ``[head or 1, *shared or 1, sequence or 1, key]``, or None if the group has none."""
         import torch
 

@@ -269,6 +269,11 @@ def _target(tree: xr.DataTree, grids: Sequence[Grid], size: Grid | str | None) -
     if isinstance(size, str):
         if size != "video" or "video" not in tree:
             raise InputError(f"size: expected (frames, rows, columns), or 'video' if the trace keeps it; got {size!r}.")
+        if "segment" in tree.coords:
+            raise InputError(
+                "size: expected the maps of a whole video for size='video'; this trace holds "
+                f"{int(tree.coords['segment'].values.max()) + 1} segments of it, each with frames of its own. Leave size out."
+            )
         frames, rows, columns, _ = tree["video/rgb"].shape
         return frames, rows, columns
     return size

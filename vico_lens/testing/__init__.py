@@ -1,4 +1,9 @@
-"""What this project tests itself with, for others to test their additions: tiny pipelines, traces, and proofs of a family."""
+"""The test kit: tiny pipelines, synthetic traces, and checks of a trace and of a model family.
+
+The project tests itself with it, and so can whoever adds a family or a method. A name or a pipeline comes in, a tiny pipeline, a
+trace or an `AssertionError` goes out; no model is downloaded. It may import every room but `cli`;
+no room imports it.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -110,7 +111,7 @@ class DeviceLog:
         return [event for event in self.events(*kinds) if not event.line.startswith("(")]
 
     def _line(self) -> str:
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         outside = ""
         while frame is not None:
             name = frame.f_code.co_filename
@@ -119,7 +120,7 @@ class DeviceLog:
                 if self._folder in name:
                     return f"{name.rpartition(self._folder)[2]}:{frame.f_lineno}"
                 outside = outside or f"({Path(name).name}:{frame.f_lineno})"
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return outside
 
 
@@ -132,25 +133,30 @@ def _note(kind: EventKind, operation: object, tensor: Tensor | None = None) -> N
 
 
 class PretendTensor(Tensor):
-    """A CPU tensor, `inner`, that reports the device `DEVICE`."""
+    """A CPU tensor, `wrapped`, that reports the device `DEVICE`."""
 
-    inner: Tensor
+    wrapped: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> PretendTensor:  # noqa: D102
-        wrapper: PretendTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=DEVICE
+    def __new__(cls, wrapped: Tensor) -> PretendTensor:  # noqa: D102
+        wrapper: PretendTensor = Tensor._make_wrapper_subclass(
+            cls,
+            wrapped.size(),
+            strides=wrapped.stride(),
+            storage_offset=wrapped.storage_offset(),
+            dtype=wrapped.dtype,
+            device=DEVICE,
         )
-        wrapper.inner = inner
+        wrapper.wrapped = wrapped
         return wrapper
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
-        return f"PretendTensor({self.inner!r})"
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
+        return f"PretendTensor({self.wrapped!r})"
 
     def tolist(self) -> Any:
         """Return the values as Python numbers, which a GPU's queue is waited for."""
         _note("sync", "tolist")
-        return self.inner.tolist()
+        return self.wrapped.tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
         """Refuse, as a tensor on a GPU does."""
@@ -168,7 +174,7 @@ class PretendTensor(Tensor):
         super().__setitem__(_with_tensors(key), value)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _run(func, args, kwargs or {})
 
 
@@ -233,7 +239,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func in _WAITING and pretended:
         _note("sync", func)
     _check_mixing(func, args, pretended, [x for x in tensors if not isinstance(x, PretendTensor) and x.ndim > 0])
-    real_args, real_kwargs = tree_map(lambda x: x.inner if isinstance(x, PretendTensor) else x, (args, kwargs))
+    real_args, real_kwargs = tree_map(lambda x: x.wrapped if isinstance(x, PretendTensor) else x, (args, kwargs))
     stays = bool(pretended)
     device = kwargs.get("device")
     if device is not None:
@@ -248,7 +254,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args[0]
     if func is _aten._local_scalar_dense.default or not stays:
         return out
-    if args and isinstance(args[0], PretendTensor) and out is args[0].inner:  # an operation in place gives its own object back
+    if args and isinstance(args[0], PretendTensor) and out is args[0].wrapped:  # an operation in place gives its own object back
         return args[0]
     if isinstance(kwargs.get("out"), PretendTensor):
         return kwargs["out"]

@@ -1,6 +1,7 @@
-"""A small world of moving shapes with exact ground truth, and a text-to-video model trained on it.
+"""A small world of moving shapes whose true content is known, and a text-to-video model trained on it.
 
-The world makes dominance measurable: prompts with known objects, a renderer with object masks, and a judge that needs no network.
+A prompt comes in; its objects, a rendered video with object masks, or the judge's verdict on a video go out. So it can be
+measured whether a concept is missing in a video, offline and without another model. This room imports only `vico_lens.errors`.
 """
 
 from vico_lens.tinyworld.judge import FAILURES, Verdict, judge

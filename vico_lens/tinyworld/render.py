@@ -17,7 +17,7 @@ from vico_lens.errors import InputError
 from vico_lens.tinyworld.prompts import TinyObject, TinyPrompt, parse_prompt
 from vico_lens.tinyworld.vocabulary import BACKGROUND, COLOURS, FRAMES, MOTIONS, RADII, RELATIONS, SHAPES, SIDE, SPEED
 
-__all__ = ["Clip", "Layout", "coverage", "draw", "render", "sample_layout"]
+__all__ = ["Clip", "Layout", "coverage", "draw", "fits", "render", "sample_layout", "sample_path"]
 
 FloatArray = NDArray[np.float32]
 
@@ -131,8 +131,8 @@ def sample_layout(prompt: TinyPrompt, rng: np.random.Generator) -> Layout | None
     """Draw places and speeds for the objects of a prompt, or ``None`` if they found no room in many tries."""
     for _ in range(_TRIES):
         radii = np.array([_radius(item, len(prompt.objects), rng) for item in prompt.objects], np.float32)
-        centres = np.stack([_path(item.motion, radius, rng) for item, radius in zip(prompt.objects, radii, strict=True)])
-        if _apart(centres, radii) and _related(prompt.relation, centres):
+        centres = np.stack([sample_path(item.motion, radius, rng) for item, radius in zip(prompt.objects, radii, strict=True)])
+        if fits(centres, radii, prompt.relation):
             return Layout(centres.astype(np.float32), radii)
     return None
 
@@ -177,7 +177,7 @@ def _radius(item: TinyObject, objects: int, rng: np.random.Generator) -> float:
     return float(rng.uniform(*RADII[size]))
 
 
-def _path(motion: str, radius: float, rng: np.random.Generator) -> FloatArray:
+def sample_path(motion: str, radius: float, rng: np.random.Generator) -> FloatArray:
     """Centres ``[frame, (x, y)]`` of one object."""
     low, high = radius * _EDGE + 0.5, SIDE - radius * _EDGE - 0.5
     time = np.arange(FRAMES, dtype=np.float32)
@@ -193,18 +193,30 @@ def _path(motion: str, radius: float, rng: np.random.Generator) -> FloatArray:
     return np.stack([outward, across] if step[0] else [across, outward], axis=1).astype(np.float32)
 
 
-def _apart(centres: FloatArray, radii: FloatArray) -> bool:
-    for first in range(len(radii)):
+def fits(centres: FloatArray, radii: FloatArray, relation: str | None = None) -> NDArray[np.bool_]:
+    """Whether objects keep apart in every frame and stand in the relation that was asked for.
+
+    Parameters
+    ----------
+    centres : ndarray
+        ``[..., object, frame, (x, y)]`` in pixels.
+    radii : ndarray
+        ``[..., object]`` in pixels.
+    relation : str, optional
+        One of `vocabulary.RELATIONS`, between the first object and the second.
+
+    Returns
+    -------
+    ndarray
+        bool ``[...]``.
+    """
+    good = np.ones(radii.shape[:-1], bool)
+    for first in range(radii.shape[-1]):
         for second in range(first):
-            distance = np.abs(centres[first] - centres[second]).max(axis=1)
-            if (distance < _GAP[0] * (radii[first] + radii[second]) + _GAP[1]).any():
-                return False
-    return True
-
-
-def _related(relation: str | None, centres: FloatArray) -> bool:
-    if relation is None:
-        return True
-    offset = centres[0, 0] - centres[1, 0]
-    axis = 0 if RELATIONS[relation][0] else 1
-    return bool(-offset[axis] >= abs(offset[1 - axis]))
+            distance = np.abs(centres[..., first, :, :] - centres[..., second, :, :]).max(axis=-1).min(axis=-1)
+            good &= distance >= _GAP[0] * (radii[..., first] + radii[..., second]) + _GAP[1]
+    if relation is not None:
+        offset = centres[..., 0, 0, :] - centres[..., 1, 0, :]
+        axis = 0 if RELATIONS[relation][0] else 1
+        good &= -offset[..., axis] >= np.abs(offset[..., 1 - axis])
+    return good

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vico_lens.errors import TracingError
-from vico_lens.tracing.branches import BranchReader, EncodedTexts, Label, Passes
+from vico_lens.tracing.branches import BranchReader, EncodedTexts, Label, Passes, text_states
 from vico_lens.tracing.families import Family, Forward, Rule, denoisers, family_of, rule_for
 from vico_lens.tracing.families.base import Grid, LeftOut, Unfolded
 from vico_lens.tracing.families.forwards import forward_of
 from vico_lens.tracing.families.reader import read
-from vico_lens.tracing.interception import Attended, Interception
+from vico_lens.tracing.interception import Interception
+from vico_lens.tracing.raw_calls import Attended
 from vico_lens.tracing.running_call import Pipeline, RunningCall, running_call
 from vico_lens.tracing.sites import SiteBook
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Branch
@@ -44,6 +46,8 @@ class Pass:
         How the labels are known, see `vico_lens.tracing.branches.Labels`.
     turn : int
         Forwards of this step before it.
+    per_frame : bool
+        The text differs from frame to frame.
     record : bool
         Whether the listener wants its calls.
     """
@@ -56,6 +60,7 @@ class Pass:
     labels: tuple[Label | None, ...]
     reason: str = "given"
     turn: int = 0
+    per_frame: bool = False
     record: bool = True
 
 
@@ -106,6 +111,7 @@ class Watch:
     _branches: BranchReader = field(init=False)
     _place: tuple[int, float, str] | None = field(init=False, default=None)
     _counted: int = field(init=False, default=-1)
+    _text_by_frame: tuple[Tensor, bool] | None = field(init=False, default=None)
     _reported: set[str] = field(init=False, default_factory=set)
     _sites: dict[str, bool] = field(init=False, default_factory=dict)
     _first: dict[str, set[str]] = field(init=False, default_factory=dict)
@@ -131,7 +137,9 @@ class Watch:
         self._place = place
         self._reported = set()
         labels = self._branches.labels(forward, call, self._turn)
-        self.current = Pass(denoiser, forward, call, step, timestep, labels.rows, labels.reason, self._turn)
+        self.current = Pass(
+            denoiser, forward, call, step, timestep, labels.rows, labels.reason, self._turn, self._per_frame(forward)
+        )
         if self.begin is not None:
             self.begin(self.current)
 
@@ -168,6 +176,12 @@ class Watch:
                 continue
             if self.wanted is not None and not self.wanted(site):
                 return
+            if moment.per_frame and rule.kind == "cross":
+                raise TracingError(
+                    f"{path}: expected one text for all frames of a video, got texts that differ from frame to frame (a prompt "
+                    "by frame number, as FreeNoise takes it), and a trace has one table of tokens. Give one prompt, or record "
+                    'the other attention only, with Capture(kinds=("spatial", "temporal")).'
+                )
             self.book.recorded.add(path)
             self.emit(
                 AttentionCall(
@@ -230,6 +244,17 @@ class Watch:
                 "cache that "
                 "skips layers): switch it off while tracing, in diffusers with model.set_default_attn_processor()."
             )
+
+    def _per_frame(self, forward: Forward) -> bool:
+        """Whether text states that stand once a frame differ between the frames of a row."""
+        states = text_states(self.family, forward)
+        if states is None or len(states) <= forward.batch or len(states) % forward.batch:
+            return False
+        if self._text_by_frame is None or self._text_by_frame[0] is not states:
+            frames = states.reshape(forward.batch, -1, *states.shape[1:])
+            rounding = 8 * torch.finfo(states.dtype).eps * states.abs().amax()  # FreeNoise interpolates between equal texts
+            self._text_by_frame = states, bool((frames - frames[:, :1]).abs().amax() > rounding)
+        return self._text_by_frame[1]
 
     def _timestep(self, forward: Forward, call: RunningCall | None) -> float:
         if self.timestep is not None:

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError, TracingError
-from vico_lens.tracing.families.base import Family, Forward
+from vico_lens.tracing.families import Family, Forward, follows_conventions
 from vico_lens.tracing.listening import listening
 from vico_lens.tracing.running_call import RunningCall, strings
 from vico_lens.vocabulary.schema import Branch
 
-__all__ = ["BranchReader", "EncodedTexts", "Label", "Labels", "Passes", "checked_passes"]
+__all__ = ["BranchReader", "EncodedTexts", "Label", "Labels", "Passes", "checked_passes", "text_states"]
 
 Label = tuple[Branch, int]
 """Guidance branch and prompt row."""
@@ -140,13 +140,15 @@ class EncodedTexts:
 
     def _roles(self, call: RunningCall | None) -> list[tuple[Branch | None, Tensor]]:
         """Branch of each text that was encoded, with its states one row at a time; None where two texts could be the prompt."""
-        prompts = None if call is None else call.prompts
-        texts = {tuple(entry.texts) for entry in self.entries if not entry.negative and entry.texts}
+        prompts, negatives = (None, None) if call is None else (call.prompts, call.negative_prompts)
+        several = len({tuple(entry.texts) for entry in self.entries if not entry.negative and entry.texts}) > 1
         roles: list[tuple[Branch | None, Tensor]] = []
         for entry in self.entries:
             role: Branch | None = "uncond" if entry.negative else "cond"
-            if not entry.negative and entry.texts and len(texts) > 1:
-                role = None if prompts is None else "cond" if entry.texts == prompts else "uncond"
+            if not entry.negative and entry.texts and several:  # texts that were encoded one by one, each as a prompt
+                texts = set(entry.texts)
+                negative = texts <= {"", *(negatives or ())}
+                role = "cond" if texts <= set(prompts or ()) else "uncond" if negative else None
             roles.append((role, entry.states.reshape(-1, *entry.states.shape[-2:])))
         return roles
 
@@ -197,7 +199,7 @@ class BranchReader:
             if len(self.rows) != forward.batch:
                 raise TracingError(f"expected rows= to label {forward.batch} rows of the denoiser's batch, got {len(self.rows)}.")
             return Labels(tuple(self.rows), "given")
-        states = _text_states(self.family, forward)
+        states = text_states(self.family, forward)
         known: list[Branch | None] = [None] * forward.batch
         if states is not None and self.texts is not None:
             known = self.texts.branches(states, forward.batch, call)
@@ -206,7 +208,7 @@ class BranchReader:
         base = (call.rows if call is not None else None) or forward.batch
         if None not in known:
             return Labels(_numbered(known, base), "text")
-        stock = call is not None and call.stock
+        stock = call is not None and follows_conventions(call.pipe, self.family, call.stock)
         branches: Sequence[Branch | None]
         if forward.batch == base and stock and call is not None:
             branches = [_of_pass(states, call, turn)]
@@ -218,9 +220,9 @@ class BranchReader:
             branches = self.family.thirds
         else:
             raise TracingError(
-                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of a call of diffusers, or text that "
-                f"encode_prompt returned inside the trace, got {forward.batch} rows that cannot be told apart. Say what they are "
-                'with vl.trace(pipe, passes=...), such as passes=[("uncond", "cond")] for both branches in one batch.'
+                f"expected the batch of the denoiser to be 1, 2 or 3 times the {base} videos of a call of diffusers, or text "
+                f"that encode_prompt returned inside the trace, got {forward.batch} rows that cannot be told apart. Say what "
+                'they are with vl.trace(pipe, passes=...), such as passes=[("uncond", "cond")] for both branches in one batch.'
             )
         return Labels(tuple(None if name is None else (name, row) for name in branches for row in range(base)), "stock")
 
@@ -284,13 +286,14 @@ def _numbered(branches: Sequence[Branch | None], rows: int) -> tuple[Label | Non
 def _of_pass(states: Tensor | None, call: RunningCall, turn: int) -> Branch:
     """Branch of a pass of its own in the code of diffusers: by the variable that holds its text, or by its turn."""
     for name, value in call.locals.items():
-        if "prompt_embeds" in name and isinstance(value, Tensor) and states is not None and value.shape == states.shape:
-            if value is states or torch.equal(value.to(states.device, states.dtype), states):
-                return "uncond" if "negative" in name or "uncond" in name else "cond"
+        if "prompt_embeds" not in name or not isinstance(value, Tensor) or states is None or value.shape != states.shape:
+            continue
+        if value is states or torch.equal(value.to(states.device, states.dtype), states):
+            return "uncond" if "negative" in name or "uncond" in name else "cond"
     return "cond" if turn == 0 else "uncond"
 
 
-def _text_states(family: Family, forward: Forward) -> Tensor | None:
+def text_states(family: Family, forward: Forward) -> Tensor | None:
     """Text states of a forward, of the first encoder that reads text."""
     name = next((state for state, tokenizer in zip(family.states, family.tokenizers, strict=True) if tokenizer), "")
     states = forward.inputs.get(name)

@@ -9,129 +9,49 @@ Why forward hooks beside it: the mode knows tensors but not names. Hooks on ever
 paths; the innermost one at the time of the call is the attention module.
 
 Eager and sliced attention processors call no fused kernel. Their softmax results are collected instead, in the order in which
-they were computed, and put together when the module returns.
+they were computed, and put together when the module returns (`vico_lens.tracing.raw_calls`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vico_lens.errors import TracingError
+from vico_lens.tracing.multihead import FUSED, Projected, encoder_call, projected
+from vico_lens.tracing.process_settings import WRAPPER, eager_stance, native_backend
+from vico_lens.tracing.raw_calls import Attended, RawCall
 
-__all__ = ["Attended", "Interception", "Observer", "RawCall", "intercept", "suspended"]
+__all__ = ["Editor", "Interception", "Observer", "Operands", "intercept", "suspended"]
 
-_SDPA = torch.nn.functional.scaled_dot_product_attention
+_SDPA = torch._C._nn.scaled_dot_product_attention  # what torch.nn.functional names, unless someone put a wrapper there
 _SDPA_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _SOFTMAX = frozenset({torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax})
 _PROJECTIONS = ("to_q", "to_qkv", "q_proj", "qkv")
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # they attend through their children, which have hooks of their own
-_WRAPPER = "_orig_mod"  # what torch.compile puts between a module and its children in dotted paths
 
 _serials = itertools.count(1)
 
 
 class _Thread(threading.local):
-    """Interceptions with a serial below `floor` see nothing in this thread."""
+    """Interceptions with a serial below `floor` see nothing in this thread, except `editors`: those that change calls.
+
+    `edited` is whether the call under way has been changed already, so that nested modes do not do it again.
+    """
 
     floor = 0
+    editors: tuple[Interception, ...] = ()
+    edited = False
 
 
 _thread = _Thread()
-
-
-@dataclass(frozen=True, slots=True)
-class RawCall:
-    """One softmax, as the model computed it.
-
-    Attributes
-    ----------
-    query, key : Tensor or None
-        ``[batch, head, token, channel]``, live: part of the autograd graph, nothing copied. None if only the result was seen.
-    mask : Tensor or None
-        As passed: boolean (True takes part) or additive, broadcastable to ``[batch, head, query, key]``.
-    causal : bool
-        The call asked for the lower triangle only.
-    scale : float
-        What the logits were multiplied with.
-    probabilities : Tensor or None
-        ``[batch, head, query, key]`` if the model computed its softmax itself.
-    """
-
-    query: Tensor | None
-    key: Tensor | None
-    mask: Tensor | None
-    causal: bool
-    scale: float
-    probabilities: Tensor | None = None
-
-
-@dataclass(slots=True)
-class Attended:
-    """One execution of one attention module: its path, and the calls it made.
-
-    Attributes
-    ----------
-    denoiser : str
-        Name under which the root module was given.
-    module : str
-        Dotted path below the root.
-    owner : nn.Module
-        The module itself.
-    conditioned : bool
-        Encoder states reached the module as an argument.
-    calls : list of RawCall
-        In order of execution; mostly one. Empty until `join` if the module computed its softmax itself.
-    pieces : list of Tensor
-        Softmax results of a module that called no fused kernel.
-    batch : int
-        Leading size of the module's input.
-    """
-
-    denoiser: str
-    module: str
-    owner: nn.Module
-    conditioned: bool
-    calls: list[RawCall] = field(default_factory=list)
-    pieces: list[Tensor] = field(default_factory=list)
-    batch: int = 0
-
-    def join(self) -> None:
-        """Put softmax results together to one call: sliced processors compute batch times head in slices.
-
-        Raises
-        ------
-        TracingError
-            If they do not make up a whole.
-        """
-        if self.calls or not self.pieces:
-            return
-        if len({piece.shape[1:] for piece in self.pieces}) == 1 and self.batch:
-            whole = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
-            if whole.ndim == 3 and whole.shape[0] % self.batch == 0:
-                whole = whole.reshape(self.batch, -1, *whole.shape[1:])
-            heads = getattr(self.owner, "heads", whole.shape[1])
-            if whole.ndim == 4 and tuple(whole.shape[:2]) == (self.batch, heads):
-                self.calls.append(RawCall(None, None, None, False, 1.0, whole))
-                return
-        shapes = ", ".join(str(tuple(piece.shape)) for piece in self.pieces[:4])
-        raise TracingError(
-            f"{self.denoiser}.{self.module}: expected softmax results that make up [batch * head, query, key] with batch "
-            f"{self.batch}, got {len(self.pieces)} of shape {shapes}. Use an attention processor that calls "
-            "scaled_dot_product_attention (in diffusers: model.set_default_attn_processor())."
-        )
 
 
 class Observer(Protocol):
@@ -147,6 +67,17 @@ class Observer(Protocol):
         """Take note that the forward has ended."""
 
 
+Operands = dict[str, Any]
+"""Arguments of a fused call by name, or the ``logits`` of a softmax that the model computes itself."""
+
+
+class Editor(Observer, Protocol):
+    """An observer that changes what an attention module computes; interceptions entered inside or outside see it changed."""
+
+    def edit(self, run: Attended, operands: Operands) -> Operands | None:
+        """Return other operands for the call that `run` is about to make, or None to leave it as it is."""
+
+
 class _Mode(TorchFunctionMode):
     def __init__(self, interception: Interception) -> None:
         super().__init__()
@@ -156,11 +87,20 @@ class _Mode(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is _SDPA:
-            self._interception.fused(args, kwargs)
+        if func is not _SDPA and func not in _SOFTMAX:
             return func(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if func in _SOFTMAX:
+        innermost = not _thread.edited
+        if innermost:
+            for editor in _thread.editors:
+                args, kwargs = editor.edited(func is _SDPA, args, kwargs)
+        _thread.edited = True
+        try:
+            if func is _SDPA:
+                self._interception.fused(args, kwargs)
+            out = func(*args, **kwargs)
+        finally:
+            _thread.edited = not innermost
+        if func is not _SDPA:
             self._interception.softmax(out)
         return out
 
@@ -186,20 +126,27 @@ class Interception:
     def __enter__(self) -> Interception:
         with ExitStack() as undo:  # a failure half-way through must not leave the first hooks behind
             for name, root in self._roots.items():
-                undo.enter_context(_native_backend(root, self.forced))
+                undo.enter_context(native_backend(root, self.forced))
                 for path, module in root.named_modules():
                     if module is root or (next(module.children(), None) is not None and not isinstance(module, _CONTAINERS)):
-                        self._hook(undo, name, path.replace(f"{_WRAPPER}.", ""), module, is_root=module is root)
-            undo.enter_context(_eager_stance(self._roots.values(), self.forced))
+                        self._hook(undo, name, path.replace(f"{WRAPPER}.", ""), module, is_root=module is root)
+            undo.enter_context(eager_stance(self._roots.values(), self.forced))
             if self._exclusive:
                 undo.enter_context(_floor(self._serial))
+            if hasattr(self._observer, "edit"):
+                undo.enter_context(_editing(self))
             undo.enter_context(_Mode(self))
             self._cleanup = undo.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.clear()
+        self._clear()
         self._cleanup.close()
+
+    def _clear(self) -> None:
+        while self._stack:
+            if (hidden := self._stack.pop().hidden) is not None:
+                hidden.__exit__(None, None, None)
 
     def _hook(self, undo: ExitStack, name: str, path: str, module: nn.Module, *, is_root: bool) -> None:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -207,7 +154,7 @@ class Interception:
                 self.elsewhere += is_root and threading.get_ident() != self._owner_thread
                 return
             if is_root:
-                self._stack.clear()  # entries left by an interrupt that no hook saw
+                self._clear()  # entries left by an interrupt that no hook saw
                 self.executed.clear()
                 self._observer.enter(name, module, args, kwargs)
             elif not self._stack:
@@ -217,12 +164,18 @@ class Interception:
             first = next((x for x in itertools.chain(args, kwargs.values()) if isinstance(x, Tensor)), None)
             run = Attended(name, path, module, isinstance(states, Tensor), batch=0 if first is None else first.shape[0])
             self._stack.append(run)
+            if isinstance(module, FUSED):
+                self._hide(run, module, args, kwargs)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             if self._deaf() or not self._stack or self._stack[-1].owner is not module:
                 return
             run = self._stack.pop()
             failed = output is None
+            if run.hidden is not None:
+                run.hidden.__exit__(None, None, None)
+                run.hidden = None
+                self._show_fused_layer(run, failed)
             if not failed and (run.calls or run.pieces):
                 self._observer.attended(run)
             if is_root:
@@ -231,8 +184,28 @@ class Interception:
         undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(after, always_call=True).remove)
 
+    def _hide(self, run: Attended, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Let a module run without function modes, see `vico_lens.tracing.multihead`, and note its call from its inputs."""
+        run.hidden = torch._C.DisableTorchFunction()
+        run.hidden.__enter__()
+        if isinstance(module, nn.MultiheadAttention):
+            run.calls.append(_from_projections(projected(module, args, kwargs)))
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            run.fused = encoder_call(module, args, kwargs)
+
+    def _show_fused_layer(self, run: Attended, failed: bool) -> None:
+        """Report the attention of an encoder layer whose attention module did not run by itself."""
+        path = f"{run.module}.self_attn"
+        if run.fused is None or failed or path in self.executed:
+            return
+        self.executed.add(path)
+        call = _from_projections(run.fused)
+        inner = Attended(run.denoiser, path, run.owner.self_attn, False, [call], batch=run.batch)  # type: ignore[arg-type]
+        self._observer.attended(inner)
+
     def _deaf(self) -> bool:
-        return self._serial < _thread.floor or threading.get_ident() != self._owner_thread
+        hidden = self._serial < _thread.floor and self not in _thread.editors
+        return hidden or threading.get_ident() != self._owner_thread
 
     def fused(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Note a fused call under the innermost module."""
@@ -253,6 +226,20 @@ class Interception:
             )
         )
 
+    def edited(self, fused: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Let the editor of this interception change the operands of a call."""
+        if not self._stack or self._deaf():
+            return args, kwargs
+        run = self._stack[-1]
+        if fused:
+            operands = dict(zip(_SDPA_ARGUMENTS, args, strict=False)) | dict(kwargs)
+            changed = self._observer.edit(run, operands)  # type: ignore[attr-defined]  # only editors are asked
+            return (args, kwargs) if changed is None else ((), changed)
+        if not args or not any(hasattr(run.owner, name) for name in _PROJECTIONS) or args[0].ndim < 3:
+            return args, kwargs
+        changed = self._observer.edit(run, {"logits": args[0]})  # type: ignore[attr-defined]
+        return (args, kwargs) if changed is None else ((changed["logits"], *args[1:]), kwargs)
+
     def softmax(self, out: object) -> None:
         """Keep a softmax result if it can be the attention of the innermost module."""
         if not self._stack or self._deaf():
@@ -260,6 +247,11 @@ class Interception:
         run = self._stack[-1]
         if isinstance(out, Tensor) and out.ndim >= 3 and any(hasattr(run.owner, name) for name in _PROJECTIONS):
             run.pieces.append(out)
+
+
+def _from_projections(operands: Projected) -> RawCall:
+    query, key, mask, scale = operands
+    return RawCall(_autocast(query), _autocast(key), _autocast(mask), False, scale)
 
 
 def _autocast(x: Any) -> Any:
@@ -283,6 +275,16 @@ def _floor(serial: int) -> Iterator[None]:
 
 
 @contextmanager
+def _editing(interception: Interception) -> Iterator[None]:
+    before = _thread.editors
+    _thread.editors = (*before, interception)
+    try:
+        yield
+    finally:
+        _thread.editors = before
+
+
+@contextmanager
 def suspended() -> Iterator[None]:
     """Hide what happens inside from every interception entered before, in this thread.
 
@@ -292,97 +294,6 @@ def suspended() -> Iterator[None]:
     ...     pass  # denoiser calls made here appear in no enclosing trace
     """
     with _floor(next(_serials)):
-        yield
-
-
-class _Shared:
-    """Contexts that hold for the whole process, shared by traces that overlap, in threads or one inside another.
-
-    The first trace enters a context, the last leaves it. Were each to put back what it found, the first to end would take the
-    setting from under the others, and the last would leave it changed for good.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._held: dict[object, tuple[AbstractContextManager[Any], Any, list[None]]] = {}
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._held
-
-    @contextmanager
-    def entered(self, key: object, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
-        """Be in the context of this key, and yield what it gave to whoever entered it first."""
-        with self.lock:
-            if key not in self._held:
-                context = make()
-                self._held[key] = context, context.__enter__(), []
-            context, given, holders = self._held[key]
-            holders.append(None)
-        try:
-            yield given
-        finally:
-            with self.lock:
-                holders.pop()
-                if not holders:
-                    del self._held[key]
-                    context.__exit__(None, None, None)
-
-
-_shared = _Shared()
-
-
-@contextmanager
-def _changed(owner: Any, name: str, value: object) -> Iterator[Any]:
-    """Hold an attribute at `value`, and yield what it was."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield before
-    finally:
-        setattr(owner, name, before)
-
-
-@contextmanager
-def _native_backend(root: nn.Module, forced: list[str]) -> Iterator[None]:
-    """Have diffusers dispatch to the fused kernel of torch, and put every setting back.
-
-    Both the processors' own backend and the process-wide one must go: resetting the former leaves the latter where it was.
-    """
-    if "diffusers" not in sys.modules:
-        yield
-        return
-    try:
-        dispatch = import_module("diffusers.models.attention_dispatch")
-    except ModuleNotFoundError:  # diffusers before 0.35 has no backends to choose from
-        yield
-        return
-    registry, native = dispatch._AttentionBackendRegistry, dispatch.AttentionBackendName.NATIVE
-    processors = {id(p): p for m in root.modules() if (p := getattr(m, "processor", None)) is not None}
-    with ExitStack() as undo:
-        with _shared.lock:  # one look at all of them: another trace may be about to end
-            found = [undo.enter_context(_shared.entered(id(registry), partial(_changed, registry, "_active_backend", native)))]
-            for place, processor in processors.items():
-                if place in _shared or getattr(processor, "_attention_backend", None) is not None:
-                    own = partial(_changed, processor, "_attention_backend", None)  # keeps the processor, and so its id
-                    found.append(undo.enter_context(_shared.entered(place, own)))
-        asked = {f"attention backend {getattr(backend, 'value', backend)} -> native" for backend in found}
-        forced += sorted(asked - {"attention backend native -> native", *forced})
-        yield
-
-
-@contextmanager
-def _eager_stance(roots: Iterable[nn.Module], forced: list[str]) -> Iterator[None]:
-    """Run compiled modules eagerly, for a compiled graph calls neither hooks nor modes."""
-    compiled = any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, _WRAPPER)
-        for root in roots
-        for module in root.modules()
-    )
-    if not compiled:
-        yield
-        return
-    forced.append("torch.compile -> eager")
-    with _shared.entered("stance", lambda: torch.compiler.set_stance("force_eager")):
         yield
 
 

@@ -32,7 +32,8 @@ def load_pipeline(
     Parameters
     ----------
     path_or_id : path, str or None
-        A folder written by ``save_pretrained``, or the name of a model on the hub. None loads the bundled tiny-world model.
+        A folder written by ``save_pretrained``, the name of a model on the hub, or that of a bundled model of the tiny world:
+        ``"tiny-unet"`` (AnimateDiff; also None) or ``"tiny-joint"`` (CogVideoX).
     dtype : torch.dtype, str or None
         Of all weights. None keeps what diffusers loads, but never a text encoder in half precision beside a denoiser in float32:
         their first product would fail.
@@ -59,10 +60,11 @@ def load_pipeline(
     >>> type(pipe).__name__
     'AnimateDiffPipeline'
     """
-    from vico_lens.tinyworld.pipeline import MODEL_FOLDER, with_defaults
+    from vico_lens.tinyworld.pipeline import BUNDLED, model_folder, with_defaults
 
-    bundled = path_or_id is None
-    source = str(MODEL_FOLDER if path_or_id is None else path_or_id)
+    name = "tiny-unet" if path_or_id is None else str(path_or_id)
+    bundled = name in BUNDLED
+    source = str(model_folder(BUNDLED[name])) if bundled else name
     _check_source(source, bundled=bundled, local_files_only=local_files_only)
     if isinstance(dtype, str):
         dtype = _dtype_named(dtype)
@@ -70,7 +72,7 @@ def load_pipeline(
         pipe = _from_pretrained(source, dtype, local_files_only, options)
     if dtype is None:
         _agree(pipe)
-    if bundled or (Path(source).is_dir() and _is_tinyworld(pipe)):
+    if Path(source).is_dir():
         pipe = with_defaults(pipe)
     _check_video(pipe, source)
     return pipe if device is None else _placed(pipe, device)
@@ -165,11 +167,6 @@ def _agree(pipe: Any) -> None:
     for name, component in pipe.components.items():
         if name.startswith("text_encoder") and getattr(component, "dtype", None) in (torch.float16, torch.bfloat16):
             component.to(torch.float32)
-
-
-def _is_tinyworld(pipe: Any) -> bool:
-    config = getattr(getattr(pipe, "unet", None), "config", {})
-    return config.get("motion_max_seq_length") == 8 and config.get("in_channels") == 16
 
 
 def _check_video(pipe: Any, source: str) -> None:

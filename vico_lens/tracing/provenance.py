@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import platform
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from vico_lens.errors import InputError
 from vico_lens.tracing.attention_calls import Watch
 from vico_lens.tracing.capture import Capture
-from vico_lens.tracing.running_call import RunningCall
+from vico_lens.tracing.running_call import Pipeline, RunningCall
 
 __all__ = ["lasting_text", "provenance", "versions", "weights_hash"]
 
@@ -27,7 +28,7 @@ _WHOLE = 2**26  # elements up to which every weight is hashed
 _SAMPLE = 1024
 
 
-def provenance(pipe: Any, watch: Watch, call: RunningCall | None, capture: Capture) -> dict[str, object]:
+def provenance(pipe: Pipeline, watch: Watch, call: RunningCall | None, capture: Capture) -> dict[str, object]:
     """Return the attributes of a trace that are known at its first denoiser call.
 
     Returns
@@ -107,15 +108,47 @@ def weights_hash(modules: dict[str, nn.Module]) -> str:
     'sha256:5ab868c'
     """
     digest = hashlib.sha256()
-    tensors = [(f"{name}.{key}", tensor) for name, module in modules.items() for key, tensor in module.state_dict().items()]
+    values = [(f"{name}.{key}", value) for name, module in modules.items() for key, value in module.state_dict().items()]
+    tensors = [part for key, value in values for part in _plain_tensors(key, value)]
     whole = sum(tensor.numel() for _, tensor in tensors) <= _WHOLE
     absent = any(tensor.is_meta for _, tensor in tensors)
     for key, tensor in tensors:
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
         if not absent:
             digest.update(_some(tensor, whole))
+    for name, module in modules.items():
+        for path, adapter in _adapters(module):
+            digest.update(f"{name}.{path} {adapter}".encode())
     kind = "sha256-shapes" if absent else "sha256" if whole else "sha256-sampled"
     return f"{kind}:{digest.hexdigest()}"
+
+
+def _plain_tensors(key: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Take the entries of a state dict apart to plain tensors: quantised ones hold several, or are packed beside other things."""
+    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):  # torchao
+        names, _ = value.__tensor_flatten__()
+        for name in names:
+            yield from _plain_tensors(f"{key}.{name}", getattr(value, name))
+    elif isinstance(value, Tensor) and value.is_quantized:  # torch.ao.quantization
+        yield f"{key} {value.qscheme()}", value.int_repr()
+        channelwise = value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
+        yield f"{key}.scale", value.q_per_channel_scales() if channelwise else torch.tensor(value.q_scale())
+    elif isinstance(value, Tensor):
+        yield key, value
+    elif isinstance(value, (tuple, list)):
+        for index, part in enumerate(value):
+            yield from _plain_tensors(f"{key}.{index}", part)
+    elif hasattr(value, "__getstate__") and type(value).__module__.startswith("torch.classes"):
+        yield from _plain_tensors(key, value.__getstate__())
+
+
+def _adapters(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """How strongly each adapter layer (LoRA) acts: its weights are in the state dict, its factors and switches are not."""
+    for path, layer in module.named_modules():
+        scaling = getattr(layer, "scaling", None)
+        if isinstance(scaling, Mapping):
+            switches = [getattr(layer, name, None) for name in ("active_adapters", "disable_adapters", "merged_adapters")]
+            yield path, f"{dict(scaling)} {switches}"
 
 
 def _some(tensor: Tensor, whole: bool) -> bytes:

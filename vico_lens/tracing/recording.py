@@ -165,9 +165,9 @@ def trace(
     capture : Capture or None
         What to record; None for everything, conditional branch.
     passes : sequence or None
-        For a loop of one's own: the branch of each denoiser forward of a step, in order, ``("cond", "uncond")``; both in one batch
-        are ``[("uncond", "cond")]``. Not needed for a call of the pipeline, nor where ``pipe.encode_prompt`` is called inside the
-        ``with``: the text that reaches the denoiser is recognised.
+        For a loop of one's own: the branch of each denoiser forward of a step, in order, ``("cond", "uncond")``; both in one
+        batch are ``[("uncond", "cond")]``. Not needed for a call of the pipeline, nor where ``pipe.encode_prompt`` is called
+        inside the ``with``: the text that reaches the denoiser is recognised.
     metadata : mapping or None
         More provenance. ``prompt`` here names the tokens when the pipeline is called with embeddings.
     overwrite : bool

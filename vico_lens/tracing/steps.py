@@ -16,10 +16,10 @@ _MANY = 10_000
 
 
 class StepBook:
-    """Counts the steps of one run through its chunks, and keeps what was recorded in each.
+    """Counts the steps of one run through its segments, and keeps what was recorded in each.
 
-    A pipeline that makes a long video chunk by chunk goes through its timesteps again for each. Steps are numbered on, and the
-    capture's choice of steps holds for every chunk.
+    A pipeline that makes a long video segment by segment goes through its timesteps again for each. Steps are numbered on, and
+    the capture's choice of steps holds for every segment.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class StepBook:
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
         self.starts: list[int] = []
-        """First step of each chunk."""
+        """First step of each segment."""
         self.planned: int | None = 0
-        """Steps to record in the chunks so far, None if the pipeline does not say how many it takes."""
+        """Steps to record in the segments so far, None if the pipeline does not say how many it takes."""
         self.current: int | None = None
         self.branches: set[Branch] = set()
         """Branches that the run computed so far."""
@@ -72,8 +72,8 @@ class StepBook:
         """Whether the current step is to be recorded."""
         return self.current is not None and (self._chosen is None or self.current - self.starts[-1] in self._chosen)
 
-    def steps_of_first_chunk(self, count: int) -> list[int]:
-        """Return the steps that the first chunk will record of `count`."""
+    def steps_of_first_segment(self, count: int) -> list[int]:
+        """Return the steps that the first segment will record of `count`."""
         return sorted(self._chosen) if self._chosen is not None else list(range(count))
 
     def once(self, labels: Sequence[Label | None], turn: int, reason: str) -> tuple[Label | None, ...]:
@@ -91,10 +91,11 @@ class StepBook:
         if seen and reason == "assumed":
             branch, row = seen[0]
             raise TracingError(
-                f"expected the denoiser's forwards of one step to differ in branch or row, but forwards {self._labels[seen[0]] + 1} "
-                f"and {turn + 1} of step {self.current} would both be the branch {branch!r} in row {row}: their text is none that "
-                'encode_prompt returned inside the trace. Say what they are with vl.trace(pipe, passes=("cond", "uncond")), encode '
-                "the prompts inside the `with`, or mark the steps of your loop with run.step(index, timestep)."
+                "expected the denoiser's forwards of one step to differ in branch or row, but forwards "
+                f"{self._labels[seen[0]] + 1} and {turn + 1} of step {self.current} would both be the branch {branch!r} in row "
+                f"{row}: their text is none that encode_prompt returned inside the trace. Say what they are with "
+                'vl.trace(pipe, passes=("cond", "uncond")), encode the prompts inside the `with`, or mark the steps of your loop '
+                "with run.step(index, timestep)."
             )
         new = tuple(None if label in self._labels else label for label in labels)
         self._labels.update({label: turn for label in new if label is not None})

@@ -58,8 +58,8 @@ def observe(
     layers : callable or None
         Takes a site and says whether to hand it out.
     rows : sequence of (str, int) or None
-        Guidance branch and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all conditional
-        if there is none.
+        Guidance branch and prompt of each row of the denoiser's batch. None: as the running pipeline call says, or all
+        conditional if there is none.
     step, timestep : int, float or None
         Take the place of those of the running call.
     grid : tuple of int or None
@@ -185,7 +185,7 @@ class Tracer:
         if restart < restarts - 1:  # its result is thrown away but for low frequencies
             current.record = False
             return
-        before, chunks = self.steps.current, len(self.steps.starts)
+        before, segments = self.steps.current, len(self.steps.starts)
         step = self.steps.enter(current.step, None if call is None else call.timesteps, type(self._pipe).__name__)
         current.step = step
         if step != before and before is not None:
@@ -194,8 +194,8 @@ class Tracer:
         if not self.started:
             check_budget(self._pipe, current, self.capture)
             self._start(current)
-        elif len(self.steps.starts) > chunks:
-            self._sink.annotate({"chunk_starts": self.steps.starts, "steps_planned": self.steps.planned})
+        elif len(self.steps.starts) > segments:
+            self._sink.annotate({"segment_starts": self.steps.starts, "steps_planned": self.steps.planned})
         current.record = self.steps.wanted and (call is None or call.first_order)
         if call is None or call.first_order:
             current.labels = self.steps.once(current.labels, current.turn, current.reason)
@@ -235,12 +235,13 @@ class Tracer:
     def _start(self, current: Pass) -> None:
         call = current.call
         timesteps = None if call is None else call.timesteps
-        steps = None if timesteps is None else self.steps.steps_of_first_chunk(len(timesteps))
+        steps = None if timesteps is None else self.steps.steps_of_first_segment(len(timesteps))
         if call is None and current.reason == "assumed":
             warnings.warn(
-                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that encode_prompt "
-                "did not return inside the trace: every row of its batch is taken for conditional, and neither prompt nor seed is "
-                "known. Encode the prompts inside the trace, or say what the forwards of a step are with vl.trace(pipe, passes=...).",
+                f"the denoiser of {type(self._pipe).__name__} ran outside of the pipeline's own call, with text that "
+                "encode_prompt did not return inside the trace: every row of its batch is taken for conditional, and neither "
+                "prompt nor seed is known. Encode the prompts inside the trace, or say what the forwards of a step are with "
+                "vl.trace(pipe, passes=...).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -295,9 +296,9 @@ class Tracer:
         missing = [branch for branch in self.capture.branches if branch not in self.steps.branches]
         if missing:
             raise TracingError(
-                f"expected the guidance branches {' and '.join(self.capture.branches)} of Capture(branch={self.capture.branch!r}), "
-                f"but the pipeline computes no {missing[0]} branch: guidance is off, starts at a later step, or is an input of this "
-                "model."
+                f"expected the guidance branches {' and '.join(self.capture.branches)} of "
+                f"Capture(branch={self.capture.branch!r}), but the pipeline computes no {missing[0]} branch: guidance is off, "
+                "starts at a later step, or is an input of this model."
             )
 
     def _refuse(self) -> None:

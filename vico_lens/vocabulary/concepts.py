@@ -8,12 +8,13 @@ Everything a concept needs comes from the prompt and a tokenizer, or from a reco
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from vico_lens.errors import ConceptError, InputError
-from vico_lens.vocabulary.phrases import Phrase, find_phrases, lettered, spacy_phrases, words_of
+from vico_lens.vocabulary.phrases import Phrase, find_phrases, is_english, lettered, spacy_phrases, words_of
 from vico_lens.vocabulary.pieces import Pieces, pieces_of_prompt, pieces_of_trace
 
 __all__ = ["Concept", "PhraseFinder", "find_concepts"]
@@ -22,6 +23,8 @@ __all__ = ["Concept", "PhraseFinder", "find_concepts"]
 _RANGES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _UNSPACED = re.compile(f"[{_RANGES}]")
 _SPACED = rf"[^\W{_RANGES}]"
+
+_RANKS: dict[str, int] = {"subject": 0, "object": 1, "setting": 2}
 
 PhraseFinder: TypeAlias = Callable[[str, Collection[str]], Iterable[Phrase]]
 
@@ -62,6 +65,7 @@ def find_concepts(
     kinds: Collection[str] = ("noun",),
     method: Literal["rules", "spacy"] | PhraseFinder = "rules",
     prompt: int | None = None,
+    limit: int | None = 6,
 ) -> list[Concept]:
     r"""Find the concepts of a prompt, or the tokens of concepts named by hand.
 
@@ -83,6 +87,9 @@ def find_concepts(
         ``"rules"``, ``"spacy"`` (extra ``nlp``), or a function of prompt and kinds that returns phrases.
     prompt : int, optional
         Which prompt of a trace that holds several.
+    limit : int or None
+        Most concepts to return without `names`: things that act come first, then things that something is done to, then the
+        setting. What is left out is a warning. None for all.
 
     Returns
     -------
@@ -94,7 +101,12 @@ def find_concepts(
     ConceptError
         If a name is not in the prompt, or fell off the end of what the encoder reads, or no concept was found.
     InputError
-        If a prompt comes without a tokenizer, or the tokenizer gives no offsets.
+        If a prompt comes without a tokenizer, the tokenizer gives no offsets, or `limit` is below 1.
+
+    Warns
+    -----
+    UserWarning
+        If phrases are left out: beyond `limit`, or because the encoder reads no token of them.
 
     Examples
     --------
@@ -115,7 +127,7 @@ def find_concepts(
         return _by_tokens(spans, names)
     pieces = pieces_of_prompt(source, tokenizer) if isinstance(source, str) else pieces_of_trace(source, prompt)
     if names is None:
-        return _found(pieces, kinds, method)
+        return _found(pieces, kinds, method, limit)
     wanted = [names] if isinstance(names, str | Concept) else list(names)
     if not wanted:
         raise ConceptError("at least one concept is needed, got an empty list: leave names out to find them by rules.")
@@ -136,28 +148,55 @@ def _by_tokens(spans: Sequence[tuple[int, int] | None], names: Mapping[str, Sequ
     return concepts
 
 
-def _found(pieces: Pieces, kinds: Collection[str], method: str | PhraseFinder) -> list[Concept]:
+def _found(pieces: Pieces, kinds: Collection[str], method: str | PhraseFinder, limit: int | None) -> list[Concept]:
     if callable(method):
         finder = method
     elif method in ("rules", "spacy"):
         finder = find_phrases if method == "rules" else spacy_phrases
     else:
         raise InputError(f"method must be 'rules', 'spacy' or a function, got {method!r}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, or None for every phrase, got {limit!r}.")
     concepts: list[Concept] = []
+    ranks: list[int] = []
+    unread: list[str] = []
     seen: dict[str, int] = {}
     for phrase in finder(pieces.prompt, kinds):
         tokens = pieces.within(phrase.start, phrase.stop)
-        if not tokens:  # beyond the length that the encoder reads
+        if not tokens:
+            unread.append(phrase.text)
             continue
         seen[phrase.text] = seen.get(phrase.text, 0) + 1
         name = phrase.text if seen[phrase.text] == 1 else f"{phrase.text} ({seen[phrase.text]})"
         concepts.append(Concept(name, tokens, (phrase.start, phrase.stop)))
+        ranks.append(_RANKS[phrase.role])
     if not concepts:
-        raise ConceptError(
-            f"no {' or '.join(kinds)} phrase was found in the prompt {pieces.prompt!r}: name the concepts yourself. "
-            + _listing(pieces)
+        raise ConceptError(_nothing_found(pieces, kinds, method))
+    kept = sorted(sorted(range(len(concepts)), key=ranks.__getitem__)[:limit])
+    left = [concept.name for index, concept in enumerate(concepts) if index not in kept]
+    if left:
+        warnings.warn(
+            f"{len(concepts)} phrases were found in the prompt, of which the {len(kept)} of highest rank are taken (things that "
+            f"act first, the setting last). Left out: {', '.join(left)}. Name the concepts that you want, or pass limit=None to "
+            "find_concepts.",
+            UserWarning,
+            stacklevel=3,
         )
-    return concepts
+    if unread and pieces.cut_is_news:
+        warnings.warn(
+            f"the text encoder reads no token of these phrases of the prompt: {', '.join(unread)}. They are left out: the prompt "
+            "is longer than what it reads.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return [concepts[index] for index in kept]
+
+
+def _nothing_found(pieces: Pieces, kinds: Collection[str], method: str | PhraseFinder) -> str:
+    told = f"no {' or '.join(kinds)} phrase was found in the prompt {pieces.prompt!r}: name the concepts yourself. "
+    if method == "rules" and not is_english(pieces.prompt):
+        told += "The rules are made for English, and this prompt seems to be in another language. "
+    return told + _listing(pieces)
 
 
 def _named(pieces: Pieces, names: Sequence[str | Concept]) -> Iterator[Concept]:

@@ -7,100 +7,23 @@ word ``kites`` is none.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from vico_lens.vocabulary import lexicon as lex
-from vico_lens.vocabulary.markup import without_markup
-from vico_lens.vocabulary.words import Phrase, Role, lettered, words_of
+from vico_lens.vocabulary.word_classes import Word, is_foreign, read_words
+from vico_lens.vocabulary.words import Phrase, Role
 
-__all__ = ["is_foreign", "read"]
+__all__ = ["read"]
 
 Number = Literal["", "one", "many", "any"]
-_PICTOGRAPH = "[\U0001f300-\U0001f5ff\U0001f600-\U0001f6ff\U0001f900-\U0001faff]"
-_EMOJI = re.compile(rf"{_PICTOGRAPH}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d[\u2600-\u27bf\U0001f300-\U0001faff]\ufe0f?)*")
-
-
-class Word:
-    """A word, whether punctuation stands before it, and its classes."""
-
-    __slots__ = ("attached", "lower", "start", "stop", "text")
-
-    def __init__(self, text: str, start: int, before: str) -> None:
-        self.start, self.stop, self.text = start, start + len(text), text
-        self.lower = text.lower().replace("’", "'")
-        self.attached = not re.search(r"[^\w\s'’\"“”]", re.split(r"\w", before)[-1])  # no punctuation before it, but quotes
-
-    @property
-    def closed(self) -> bool:
-        return self.lower in lex.DETERMINERS or self.lower in lex.BREAKS or self.adverb
-
-    @property
-    def adverb(self) -> bool:
-        ly = self.lower.endswith("ly") and len(self.lower) > 4 and self.lower not in lex.LY_NOUNS | lex.LY_ADJECTIVES
-        return ly or self.lower in lex.ADVERBS
-
-    @property
-    def adjective(self) -> bool:
-        word = self.lower
-        if word in lex.ADJECTIVES or word in lex.LY_ADJECTIVES:
-            return True
-        ending = word.endswith(("ful", "ous", "ish", "less", "-shaped", "-colored", "-coloured", "-like"))
-        return len(word) > 5 and ending and not word.endswith("fish") and word not in lex.SUFFIX_NOUNS
-
-    @property
-    def past(self) -> bool:
-        """Whether it has the form of a participle, or a past form."""
-        word = self.lower
-        regular = word.endswith("ed") and len(word) > 4 and word not in lex.ED_WORDS and not word.endswith("eed")
-        return (regular and "-" not in word) or word in lex.PARTICIPLES
-
-    @property
-    def ing(self) -> bool:
-        return self.lower.endswith("ing") and len(self.lower) > 4
-
-    @property
-    def plural(self) -> bool:
-        word = self.lower
-        return word in lex.PLURALS or (
-            word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and len(word) > 2 and word not in lex.S_NOUNS
-        )
-
-    @property
-    def s_form(self) -> bool:
-        """Whether it could be a verb in the third person: "climbs"."""
-        return self.plural and self.lower not in lex.PLURALS
-
-    @property
-    def known_verb(self) -> bool:
-        return self.lower in lex.VERBS or (self.s_form and not lex.stem_of_s(self.lower).isdisjoint(lex.VERBS))
 
 
 def read(prompt: str) -> list[Phrase]:
     """Find the phrases of an English prompt in their order; none in a text of another language."""
-    plain = without_markup(prompt)
-    letters = lettered(plain)
-    spans = sorted([*words_of(plain), *(match.span() for match in _EMOJI.finditer(plain))])
-    words, last = [], 0
-    for start, stop in spans:
-        words.append(Word(prompt[start:stop], start, letters[:start] if last == 0 else letters[last - 1 : start]))
-        last = stop
+    words = read_words(prompt)
     return [] if is_foreign(words) else list(_Walk(prompt, words).phrases())
-
-
-def is_foreign(words: Sequence[Word]) -> bool:
-    """Whether a text is not English, by its letters and by the little words between the others."""
-    letters = "".join(word.text for word in words if not _EMOJI.match(word.text))
-    if letters and sum(_is_latin(letter) for letter in letters) * 2 < len(letters):
-        return True
-    other = sum(word.lower in lex.FOREIGN for word in words)
-    english = sum(word.lower in lex.BREAKS or word.lower in lex.DETERMINERS for word in words)
-    return other >= 2 and other > english
-
-
-def _is_latin(letter: str) -> bool:
-    return letter < "\u0370" or "\u1e00" <= letter < "\u1f00" or not letter.isalpha()
 
 
 class _Walk:
@@ -112,8 +35,12 @@ class _Walk:
         self.number: Number = ""
         self.acting: Number = ""  # number of a subject that an adverb or "who" separates from its verb
         self.role: Role = "subject"
+        self.joined = False  # whether "and" stands before
         self.several = False  # whether "and" joins the phrase to one before it
         self.verb_of: Number = ""  # number of the subject of the last verb, for one that "and" joins to it
+        self.acted = False  # whether there was a verb before
+        self.told = False  # whether "is" stands before: "is damp and dark" names nothing
+        self.collective = False  # whether "a herd of" stands before
 
     def phrases(self) -> Iterator[Phrase]:
         index = 0
@@ -121,16 +48,17 @@ class _Walk:
             word = self.words[index]
             if not word.attached:
                 yield from self._flush(index)
-                self.number, self.acting, self.verb_of, self.several = "", "", "", False
-                self.role = "subject" if index == 0 or self._begins_clause(index) else "setting"
+                self.number, self.acting, self.verb_of, self.several, self.told = "", "", "", False, False
+                self.role = "subject" if self._begins_sentence(index) else "object" if self._begins_clause(index) else "setting"
             if self._is_verb(index):
-                acting = self.number if self.chunk else self.acting
+                many = self.several or _is_plural(self.chunk, self.number)
+                acting = self.acting if not self.chunk else "many" if many else self.number
                 yield from self._flush(index, acts=True)
                 last = self._end_of_motion(index)
                 yield Phrase(self.prompt[word.start : self.words[last].stop], word.start, self.words[last].stop, "motion")
                 index, self.role, self.acting, self.number = last, "object", "", ""
-                self.verb_of, self.several = acting or "any", False
-            elif word.closed:
+                self.verb_of, self.several, self.acted, self.told = acting or "any", False, True, False
+            elif word.closed or self._is_request(index):
                 # "a red and white ball" is one thing: adjectives alone wait for their noun.
                 if not (word.lower in {"and", "or"} and self._waits(index)):
                     yield from self._break(index)
@@ -140,10 +68,25 @@ class _Walk:
             index += 1
         yield from self._flush(index)
 
+    def _is_request(self, index: int) -> bool:
+        """Whether the word asks the model for a video: "generate a ..."."""
+        begins = index == 0 or (index == 1 and self.words[0].lower == "please")
+        following = self._next(index)
+        return (
+            begins
+            and self.words[index].lower in lex.REQUESTS
+            and following is not None
+            and (following.lower in lex.DETERMINERS or following.lower in {"me", "us"})
+        )
+
     def _next(self, index: int) -> Word | None:
         """The word behind, if no punctuation stands between."""
         following = self.words[index + 1] if index + 1 < len(self.words) else None
         return following if following is not None and following.attached else None
+
+    def _begins_sentence(self, index: int) -> bool:
+        between = self.prompt[self.words[index - 1].stop : self.words[index].start] if index else "."
+        return not set(between).isdisjoint(".!?;\n")
 
     def _begins_clause(self, index: int) -> bool:
         word = self.words[index].lower
@@ -152,7 +95,11 @@ class _Walk:
     def _waits(self, index: int) -> bool:
         """Whether adjectives before "and" belong to a noun behind it: "a red and white ball", not "an orange and a lemon"."""
         following = self.words[index + 1] if index + 1 < len(self.words) else None
-        return _only_adjectives(self.chunk) and following is not None and not following.closed
+        if following is None or following.closed or not _only_adjectives(self.chunk):
+            return False
+        behind = self._next(index + 1)
+        acts = self.acted and following.lower in lex.VERBS and (behind is None or behind.closed)  # "turn brown and fall"
+        return not acts
 
     def _break(self, index: int) -> Iterator[Phrase]:
         """End the phrase at a closed-class word, and keep what the word says of the next one."""
@@ -165,7 +112,7 @@ class _Walk:
             self.acting = subject
         elif word.adverb:
             if found:
-                self.acting = subject
+                self.acting, self.number = subject, ""
             return
         elif word.lower in lex.DETERMINERS:
             self.acting = ""
@@ -176,6 +123,7 @@ class _Walk:
         else:
             self.acting = ""
         self.number = ""
+        self.joined = word.lower == "and"
         if word.lower in {"and", "or"}:
             self.several = bool(found) and word.lower == "and"
             if not found:
@@ -184,7 +132,11 @@ class _Walk:
         self.several = False
         if word.lower in {"while", "whilst", "as", "when", "where", "but", "because", "then"} | lex.AUXILIARIES:
             self.role = "subject"
-        elif word.lower in lex.PREPOSITIONS:
+        if word.lower in lex.COPULAS:
+            self.told = index == 0 or self.words[index - 1].lower != "there"
+        elif word.lower not in {"and", "or", "not"} and not word.adverb:
+            self.told = False
+        if word.lower in lex.PREPOSITIONS:
             self.role = "setting"
 
     def _is_verb(self, index: int) -> bool:
@@ -193,10 +145,10 @@ class _Walk:
         before = self.words[index - 1].lower if index and word.attached else ""
         if word.closed or word.lower.endswith("'s"):
             return False
-        ends = following is None or following.closed or following.lower in lex.PARTICLES
+        ends = following is None or following.closed or following.lower in lex.PARTICLES | lex.MANNERS
         determined = following is not None and following.lower in lex.DETERMINERS
         noun = self._has_noun(following is not None or index + 1 < len(self.words))
-        passive = before in lex.AUXILIARIES or (before in {"being", "not"} and not self.chunk)
+        passive = before in lex.AUXILIARIES | lex.COPULAS or (before in {"being", "not"} and not self.chunk)
         if word.ing:
             return self._is_ing_verb(index, noun or bool(self.acting), passive, ends)
         if word.past and word.lower not in lex.ADJECTIVES:
@@ -213,6 +165,8 @@ class _Walk:
         if not self.chunk:
             return False
         last = self.chunk[-1]
+        if self.number == "any" and more and all(word.lower in lex.PLACES for word in self.chunk):
+            return True  # "a car on the left moves"
         if not last.adjective and not (last.past and len(self.chunk) == 1):
             return True
         return more and last.lower in lex.NOUNS_TOO and (bool(self.number) or not _only_adjectives(self.chunk))
@@ -221,34 +175,46 @@ class _Walk:
         word, following = self.words[index].lower, self._next(index)
         if noun and following is not None and following.lower in lex.ING_HEADS:
             return False  # a hotel swimming pool
-        if not (noun or passive or (not self.chunk and ends)):
+        clause = not self.words[index].attached and self.acted and word not in lex.ING_ADJECTIVES  # ", passing a tree"
+        if not (noun or passive or clause or (not self.chunk and ends)):
             return False
-        return word not in lex.ING_NOUNS or (noun and ends and not _last(self.words, index))
+        several = bool(self.chunk) and self.chunk[-1].plural
+        return word not in lex.ING_NOUNS or (noun and (ends or several) and not _last(self.words, index))
 
     def _is_verb_alone(self, word: Word, before: str, index: int, *, ends: bool, determined: bool) -> bool:
         """A word that no noun stands right before: behind an adverb, "who", "to", or "and" with a verb before it."""
         if self.number or word.adjective:
             return False
+        if before in lex.PRONOUNS:
+            return True
+        if determined and self.acted and word.known_verb and word.lower not in lex.NOUN_PLURALS:
+            behind_motion = before in lex.PARTICLES  # "who walks right carries a ..."
+            if not word.attached or (behind_motion and word.s_form):
+                return True
+        if not word.attached and word.s_form and word.known_verb and word.lower not in lex.NOUN_PLURALS:
+            following = self._next(index)  # ", begins to"
+            return index > 0 and (determined or (following is not None and following.lower == "to"))
         if self.acting:
             if word.s_form:
-                return self.acting != "many" and (word.known_verb or ends)
+                return word.known_verb or (ends and self.acting != "many")
             return self.acting == "many" and (word.known_verb or ends) and not word.plural
         if before == "to" and word.lower in lex.VERBS and (determined or ends):
             earlier = self.words[index - 2].lower if index > 1 else ""
             return self.verb_of != "" or earlier not in {"next", "close", "from"}
-        if before == "and" and self.verb_of:
+        if before == "and" and (self.verb_of or (self.acted and determined)):
             following = self._next(index)
             object_ = following is not None and (determined or following.adverb or following.lower in lex.PARTICLES)
+            verb_only = word.lower not in lex.NOUN_PLURALS
             if word.s_form:
-                return self.verb_of != "many" and word.known_verb and word.lower not in lex.NOUN_PLURALS and (object_ or ends)
-            return self.verb_of == "many" and word.lower in lex.VERBS and object_
+                return self.verb_of != "many" and word.known_verb and (determined or (verb_only and (object_ or ends)))
+            return self.verb_of == "many" and word.lower in lex.VERBS and (object_ or ends)
         return False
 
     def _is_s_verb(self, word: Word, *, ends: bool, determined: bool) -> bool:
         if self.number == "one":
             return not self.chunk[-1].s_form
         if _is_plural(self.chunk, self.number):
-            return False
+            return (word.known_verb or determined) if self.collective else word.known_verb and word.lower not in lex.NOUN_PLURALS
         if word.lower in lex.NOUN_PLURALS:
             return determined
         return word.known_verb or (determined and ends)
@@ -265,7 +231,7 @@ class _Walk:
             return known and ends and self.number not in ("one", "any") and not self.chunk[0].adjective
         if last:
             return known or self.number == "many"
-        return known or ends
+        return known or ends or self.number == "many"
 
     def _end_of_motion(self, index: int) -> int:
         last = index
@@ -278,7 +244,9 @@ class _Walk:
     def _is_complement(self, index: int) -> bool:
         """Whether a direction word ends a motion ("moving right and"), and is not an adjective ("raising right hands")."""
         following = self._next(index)
-        return self.words[index].lower in lex.BREAKS or following is None or following.closed
+        if self.words[index].lower in lex.BREAKS or following is None or following.closed:
+            return True
+        return following.s_form and following.known_verb and following.lower not in lex.NOUN_PLURALS  # "who walks right carries"
 
     def _flush(self, index: int, *, acts: bool = False) -> Iterator[Phrase]:
         """Trim the run of words to a noun phrase, if there is one in it, and forget them."""
@@ -288,12 +256,24 @@ class _Walk:
             words.pop()
         while len(words) > 1 and words[0].lower in lex.SIZES:
             words.pop(0)
-        while len(words) > 1 and words[-1].adjective and words[-1].lower not in lex.NOUNS_TOO and not _only_adjectives(words):
+        things = [word for word in words if not (word.adjective or word.ing or word.past)]
+        while things and words[-1].adjective and words[-1].lower not in lex.NOUNS_TOO:
             words.pop()  # "a garden full of"
-        if words and not _is_no_thing(words, number, following):
-            role: Role = "subject" if acts and self.role != "setting" else self.role
+        if self.told and not number:
+            words = []
+        if words:
+            self.collective = words[-1].lower in lex.COLLECTIONS and following == "of"
+        if words and not _is_no_thing(words, number, following) and not self._is_camera(words, number):
+            role: Role = "subject" if acts and (self.role != "setting" or self.joined) else self.role
             start, stop = words[0].start, words[-1].stop
+            for before, after in pairwise(words):  # "(red:1.2) car" is named by what stands behind the markup
+                start = after.start if set(self.prompt[before.stop : after.start]) & set("():+[]{}<>") else start
             yield Phrase(self.prompt[start:stop], start, stop, role=role)
+
+    def _is_camera(self, words: Sequence[Word], number: Number) -> bool:
+        """Whether it names the picture's edge or its viewer: "across the screen", "towards the camera"."""
+        head = words[0].lower
+        return number == "any" and len(words) == 1 and head in lex.CAMERA and (self.role == "setting" or head == "camera")
 
 
 def _is_plural(chunk: Sequence[Word], number: Number) -> bool:
@@ -315,14 +295,13 @@ def _is_no_thing(words: Sequence[Word], number: Number, following: str) -> bool:
     """Whether a run of words names no thing of its own: adjectives alone, a place, a medium, a quality, a number of things."""
     head = words[-1].lower
     if _only_adjectives(words):
-        return not (head in lex.NOUNS_TOO and number and len(words) < 3)
+        return not ((head in lex.NOUNS_TOO and number and len(words) < 3) or (head == "light" and len(words) > 1))
     if len(words) == 1 and words[0].past and head not in lex.PLURALS:
         return True
-    rest: list[Callable[[str], bool]] = [lambda word: word in lex.PLACES or word in lex.ADJECTIVES]
-    if head in lex.PLACES and all(rest[0](word.lower) or word.adjective for word in words):
+    if head in lex.PLACES and all(word.lower in lex.PLACES or word.adjective for word in words):
         return True
     if head in lex.COLLECTIONS and following == "of":
         return True
-    if head in lex.MEDIUM and following in {"of", "showing"}:
+    if head in lex.MEDIUM and following in lex.MEDIUM_LINKS:
         return True
     return head in lex.QUALITIES

@@ -23,11 +23,15 @@ _BLANKS = re.compile(
 )
 
 
+_WEIGHTED = re.compile(r"\(([^()]*)(:\s*-?\d*\.?\d+\s*\))")
+
+
 def without_markup(prompt: str) -> str:
     """Return `prompt` with stops in the place of what ends a phrase, and blanks in that of other markup, of equal length.
 
     >>> without_markup("a (red car:1.3) BREAK dog+++")
-    'a (red car    ) ;;;;; dog   '
+    'a  red car      ;;;;; dog   '
     """
+    prompt = _WEIGHTED.sub(lambda match: f" {match[1]}{' ' * len(match[2])}", prompt)
     prompt = _STOPS.sub(lambda match: ";" * len(match[0]), prompt)
     return _BLANKS.sub(lambda match: " " * len(match[0]), prompt)

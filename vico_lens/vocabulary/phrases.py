@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from vico_lens.errors import InputError
 from vico_lens.vocabulary.grammar import read
+from vico_lens.vocabulary.word_classes import is_foreign, read_words
 from vico_lens.vocabulary.words import PHRASE_KINDS, Phrase, PhraseKind, Role, lettered, lowered, words_of
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PhraseKind",
     "Role",
     "find_phrases",
+    "is_english",
     "lettered",
     "lowered",
     "phrases_of_document",
@@ -58,6 +60,15 @@ def find_phrases(prompt: str, kinds: Collection[str] = ("noun",)) -> list[Phrase
     if unknown or not kinds:
         raise InputError(f"kinds must be some of {', '.join(PHRASE_KINDS)}; got {list(kinds)!r}.")
     return [phrase for phrase in read(prompt) if phrase.kind in kinds]
+
+
+def is_english(prompt: str) -> bool:
+    """Whether the rules take `prompt` for English: by its letters, and by the little words between the others.
+
+    >>> is_english("a cat on a mat"), is_english("eine Katze auf dem Dach"), is_english("一只猫")
+    (True, False, False)
+    """
+    return not is_foreign(read_words(prompt))
 
 
 def spacy_phrases(prompt: str, kinds: Collection[str] = ("noun",), *, model: str = "en_core_web_sm") -> list[Phrase]:

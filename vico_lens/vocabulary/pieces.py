@@ -21,6 +21,8 @@ class Pieces:
 
     prompt: str
     spans: tuple[tuple[int, int] | None, ...]
+    cut_is_news: bool = False
+    """Whether nobody has said yet what the encoder does not read; a trace says it when it is made."""
 
     def within(self, start: int, stop: int) -> tuple[int, ...]:
         """Tokens that share at least one character with ``prompt[start:stop]``."""
@@ -59,7 +61,7 @@ def pieces_of_prompt(prompt: str, tokenizer: Any) -> Pieces:
             f"tokenizer must be a fast tokenizer of transformers or a tokenizers.Tokenizer, got {type(tokenizer).__name__}."
         )
     spans = [None if mark else text.span(start, stop) for (start, stop), mark in zip(offsets, special, strict=True)]
-    return Pieces(prompt, tuple(span if span and span[0] < span[1] else None for span in spans))
+    return Pieces(prompt, tuple(span if span and span[0] < span[1] else None for span in spans), cut_is_news=True)
 
 
 def pieces_of_trace(trace: Any, row: int | None) -> Pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,11 +181,25 @@ def test_a_loss_that_still_falls_is_on_no_plateau(tiny: TinyPipeline) -> None:
 
 
 def test_a_cost_cap_is_kept(tiny: TinyPipeline) -> None:
-    """Nothing is spent past it, not even on evaluations; a cap of the plain cost leaves the call alone."""
+    """Nothing is spent past it, not even on evaluations; a cap of the plain cost leaves the call alone, and says so."""
     for cap, forwards in ((1.67, 2), (1.0, 0)):
-        session, _ = balanced(tiny, schedule=Schedule(stop=1.0, iterations=1, cost_cap=cap))
+        with nullcontext() if forwards else pytest.warns(UserWarning, match="moved nothing"):
+            session, _ = balanced(tiny, schedule=Schedule(stop=1.0, iterations=1, cost_cap=cap))
         assert session.cost.extra_forwards == session.cost.backwards == forwards
         assert session.cost.row_forwards <= cap * session.cost.rows
+
+
+def test_a_call_of_one_step_says_that_nothing_moved(tiny: TinyPipeline) -> None:
+    with pytest.warns(UserWarning, match=r"moved nothing.*covers none of the denoising steps"), balance(tiny.pipe, NAMES) as one:
+        frames = tiny.run(num_inference_steps=1)
+    np.testing.assert_array_equal(frames, tiny.run(num_inference_steps=1))
+    assert one.log.sizes["update"] == 0
+
+
+def test_a_session_says_what_it_is(tiny: TinyPipeline) -> None:
+    session, _ = balanced(tiny)
+    expected = "<Balance of AnimateDiffPipeline: Directed over cross_attention, 6 updates in 1 sampling passes>"
+    assert repr(session) == expected
 
 
 def test_one_concept_is_left_alone(tiny: TinyPipeline, plain: np.ndarray) -> None:

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from vico_lens.errors import BalanceError
-from vico_lens.intervention.balancing.injection import Moment, inject
+from vico_lens.intervention.balancing.injection import StepState, inject
 from vico_lens.testing.pipelines import TinyPipeline, tiny_pipeline
 
 
-def push(moment: Moment) -> torch.Tensor:
+def push(moment: StepState) -> torch.Tensor:
     """A constant push, so that what arrives can be told."""
     return moment.latents + 0.25
 
 
-def run_with(tiny: TinyPipeline, update: Callable[[Moment], torch.Tensor | None], **call: Any) -> np.ndarray:
+def run_with(tiny: TinyPipeline, update: Callable[[StepState], torch.Tensor | None], **call: Any) -> np.ndarray:
     with inject(tiny.pipe, tiny.denoisers, update):
         return tiny.run(**call)
 
@@ -32,9 +32,9 @@ def animatediff() -> TinyPipeline:
 def test_every_step_is_seen_once_and_nothing_remains(animatediff: TinyPipeline) -> None:
     plain = animatediff.run()
     before = dict(animatediff.pipe.__dict__), len(animatediff.pipe.unet._forward_pre_hooks)
-    seen: list[Moment] = []
+    seen: list[StepState] = []
 
-    def update(moment: Moment) -> torch.Tensor:
+    def update(moment: StepState) -> torch.Tensor:
         seen.append(moment)
         return push(moment)
 
@@ -85,7 +85,7 @@ def test_second_guidance_pass_gets_the_moved_latents(name: str) -> None:
         assert torch.equal(conditional, unconditional)
 
 
-def final_latents(tiny: TinyPipeline, update: Callable[[Moment], torch.Tensor | None], **call: Any) -> torch.Tensor:
+def final_latents(tiny: TinyPipeline, update: Callable[[StepState], torch.Tensor | None], **call: Any) -> torch.Tensor:
     with inject(tiny.pipe, tiny.denoisers, update):
         return tiny.call(output_type="latent", **call).frames
 
@@ -97,7 +97,7 @@ def test_unipc_corrector_does_not_undo_the_update(monkeypatch: pytest.MonkeyPatc
     tiny = tiny_pipeline("wan21-t2v")
     assert type(tiny.pipe.scheduler).__name__ == "UniPCMultistepScheduler"
 
-    def late(moment: Moment) -> torch.Tensor | None:
+    def late(moment: StepState) -> torch.Tensor | None:
         return push(moment) if moment.step in (3, 4) else None
 
     plain = final_latents(tiny, lambda moment: None, num_inference_steps=6)
@@ -121,7 +121,7 @@ def test_schedulers_with_inner_stages_are_updated_once_a_step(scheduler: str) ->
     handle = tiny.pipe.unet.register_forward_hook(lambda *ignored: evaluations.append(1))
     seen: list[tuple[int, int, float]] = []
 
-    def update(moment: Moment) -> torch.Tensor:
+    def update(moment: StepState) -> torch.Tensor:
         seen.append((moment.step, moment.steps, moment.timestep))
         return push(moment)
 
@@ -142,7 +142,7 @@ def test_scaled_inputs_are_understood() -> None:
     tiny.pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.pipe.scheduler.config)
     scales: list[float] = []
 
-    def update(moment: Moment) -> torch.Tensor:
+    def update(moment: StepState) -> torch.Tensor:
         scales.append(moment.scale)
         return push(moment)
 
@@ -153,9 +153,9 @@ def test_scaled_inputs_are_understood() -> None:
 
 def test_batches_and_several_videos_a_prompt() -> None:
     tiny = tiny_pipeline("ltx-t2v")
-    seen: list[Moment] = []
+    seen: list[StepState] = []
 
-    def update(moment: Moment) -> torch.Tensor:
+    def update(moment: StepState) -> torch.Tensor:
         seen.append(moment)
         with torch.enable_grad():
             variable = moment.latents.clone().requires_grad_()
@@ -176,9 +176,9 @@ def test_half_precision_pipelines(dtype: torch.dtype) -> None:
     tiny = tiny_pipeline("wan21-t2v")
     tiny.pipe.transformer.to(dtype)
     tiny.pipe.text_encoder.to(dtype)
-    seen: list[Moment] = []
+    seen: list[StepState] = []
 
-    def update(moment: Moment) -> torch.Tensor:
+    def update(moment: StepState) -> torch.Tensor:
         seen.append(moment)
         return push(moment)
 
@@ -222,7 +222,7 @@ def test_only_pipelines_are_taken() -> None:
 def test_injections_nest(animatediff: TinyPipeline) -> None:
     noise = torch.randn(1, 4, 4, 8, 12, generator=torch.Generator().manual_seed(1))
 
-    def first_step(moment: Moment) -> torch.Tensor | None:
+    def first_step(moment: StepState) -> torch.Tensor | None:
         return push(moment) if moment.step == 0 else None
 
     with inject(animatediff.pipe, animatediff.denoisers, first_step):

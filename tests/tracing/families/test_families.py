@@ -12,7 +12,7 @@ import torch
 
 from vico_lens.errors import TracingError
 from vico_lens.testing import FamilyReport, check_family, tiny_pipeline, tiny_pipelines
-from vico_lens.tracing.attention_calls import Watch
+from vico_lens.tracing.branches import BranchReader, Labels
 from vico_lens.tracing.families import FAMILIES, Rule, family_of
 from vico_lens.tracing.recording import Recording, trace
 from vico_lens.tracing.tracer import observe
@@ -113,15 +113,16 @@ def test_a_site_left_out_without_a_reason_is_seen() -> None:
 
 
 @pytest.mark.parametrize("name", ["latte-t2v", "wan21-t2v"])
-def test_swapped_guidance_halves_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Watch._labels
+def test_swapped_guidance_branches_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = BranchReader.labels
     other = {"cond": "uncond", "uncond": "cond"}
 
-    def swapped(self: Watch, *args: Any) -> Any:
+    def swapped(self: BranchReader, *args: Any) -> Labels:
         labels = right(self, *args)
-        return labels if self.rows else tuple(None if label is None else (other[label[0]], label[1]) for label in labels)
+        rows = tuple(None if label is None else (other[label[0]], label[1]) for label in labels.rows)
+        return labels if self.rows else Labels(rows, labels.reason)
 
-    monkeypatch.setattr(Watch, "_labels", swapped)
+    monkeypatch.setattr(BranchReader, "labels", swapped)
     with pytest.raises(AssertionError, match="another negative prompt"):
         proven(name, swaps=())
 

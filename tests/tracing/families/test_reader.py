@@ -17,7 +17,7 @@ from vico_lens.store.forms import Former
 from vico_lens.tracing.families import FAMILIES, Family, Forward, Rule, family_of, rule_for
 from vico_lens.tracing.families.forwards import forward_of
 from vico_lens.tracing.families.reader import MASKED, read
-from vico_lens.tracing.interception import Attended, RawCall
+from vico_lens.tracing.raw_calls import Attended, RawCall
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite
 
 sizes = st.integers(1, 4)

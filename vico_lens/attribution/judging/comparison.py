@@ -32,7 +32,7 @@ from vico_lens.attribution.trace_stages import choose_grid
 from vico_lens.errors import InputError
 from vico_lens.store.selection import records, text_coordinate
 
-__all__ = ["DEFAULT_METHODS", "compare"]
+__all__ = ["DEFAULT_METHODS", "agreement_of", "compare", "share_of"]
 
 DEFAULT_METHODS = ("cross_attention", "rollout", "subgraph_flow", "max_flow")
 
@@ -88,7 +88,7 @@ def compare(
         Dimension ``method``: the methods asked for, then with `pipe` or `masks` the nulls ``uniform``, ``position``, ``random``.
 
         ``agreement`` (method, other_method): rank correlation of the maps, mean over concepts and steps, where both methods give
-        maps; else of the concepts' shares over steps. ``share`` (method, concept).
+        maps; else of the concepts' shares over steps. ``share`` (method, concept), of the whole influence, as `dominance` gives it.
 
         With `pipe`: ``rank_correlation`` of shares over concepts and steps with leave-one-out; ``weakest_found``, how often the
         concept of least influence is the one whose removal changes least; ``map_correlation`` of maps with leave-one-out's;
@@ -125,9 +125,8 @@ def compare(
             like = runs.attribute("cross_attention", named, numbers) if like is None else like
             influences |= null_influences(like, list(named.values()), seed)
         table = xr.Dataset(coords={"method": list(influences), "concept": list(named), "other_method": list(influences)})
-        table["share"] = (("method", "concept"), [_mean_share(influence) for influence in influences.values()])
-        agreement = [[_agreement(first, second) for second in influences.values()] for first in influences.values()]
-        table["agreement"] = (("method", "other_method"), agreement)
+        table["share"] = (("method", "concept"), [share_of(influence).values for influence in influences.values()])
+        table["agreement"] = agreement_of(influences)
         if pipe is not None:
             table = table.assign(_against_causal(influences, runs.attribute("leave_one_out", named, numbers)))
             table = table.assign(_on_single_tokens(runs, plan, numbers[len(numbers) // 2], checks=checks, seed=seed))
@@ -177,9 +176,36 @@ def _plan(methods: Sequence[str] | Mapping[str, tuple[str, Options]]) -> Plan:
     return {label: (name, {**_OPTIONS.get(name, {}), **options}) for label, (name, options) in pairs.items()}
 
 
-def _mean_share(influence: xr.DataArray) -> list[float]:
-    share = concept_shares(influence)
-    return [float(value) for value in share.mean([dim for dim in share.dims if dim != "concept"]).values]
+def share_of(influence: xr.DataArray) -> xr.DataArray:
+    """Share of each concept in the whole influence, over all steps and places, as in `dominance`; even where nothing has any."""
+    return concept_shares(abs(influence).sum([dim for dim in influence.dims if dim != "concept"]))
+
+
+def agreement_of(influences: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Agreement of each two methods on the steps that all of them have, as `compare` reports it.
+
+    Parameters
+    ----------
+    influences : mapping of str to DataArray
+        By method, over the same concepts.
+
+    Returns
+    -------
+    DataArray
+        ``(method, other_method)``; see `compare`.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> influences = {name: attribute(fake_trace(), name, ["red circle"]) for name in ("rollout", "cross_attention")}
+    >>> agreement_of(influences).dims
+    ('method', 'other_method')
+    """
+    stepped = {name: values for name, values in influences.items() if "step" in values.dims}
+    aligned = dict(influences) | dict(zip(stepped, xr.align(*stepped.values(), join="inner"), strict=True))
+    rows = [[_agreement(first, second) for second in aligned.values()] for first in aligned.values()]
+    names = list(influences)
+    return xr.DataArray(rows, dims=("method", "other_method"), coords={"method": names, "other_method": names}, name="agreement")
 
 
 def _has_map(influence: xr.DataArray) -> bool:

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Answer, Problem, register_method
-from vico_lens.attribution.methods.cross_attention import video_reads_text
 from vico_lens.attribution.methods.subgraph_flow import groups_of
 from vico_lens.errors import InputError
-from vico_lens.kernels.bounds import bracket as bracket_of_graph
 from vico_lens.kernels.certificate import FlowResult
+from vico_lens.kernels.flow_bracket import FlowBracket, flow_bracket
 from vico_lens.kernels.layered import LayeredGraph
 from vico_lens.kernels.maxflow import max_flow as flow_of_graph
+from vico_lens.kernels.operator_graph import OperatorGraph
 from vico_lens.kernels.stages import Grid, Stage
 
 __all__ = ["Sink", "certificate_of", "max_flow", "shaped", "sink_dims", "sinks_of"]
 
 Sink = Literal["video", "frame", "token"] | Any
 Coords = dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]
+
+# Edges of the largest graph that is solved exactly: 1 GiB a copy in float64, of which the solver makes some.
+_LARGEST_GRAPH = 1 << 27
 
 _NAMED: dict[str, tuple[str, ...]] = {"video": (), "frame": ("frame",), "token": ("frame", "y", "x")}
 
@@ -92,7 +95,7 @@ def max_flow(
     problem: Problem,
     sink: Sink = "token",
     scope: Literal["network", "subgraph"] = "network",
-    bracket: bool = False,
+    bracket: bool | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answer:
@@ -107,8 +110,9 @@ def max_flow(
         stacked).
     scope : {"network", "subgraph"}
         All stages as one graph, or the mean over the groups of `subgraph_flow`.
-    bracket : bool
-        Answer without a solver: the influence is a certified lower bound, with coordinates ``upper`` and ``gap``.
+    bracket : bool, optional
+        Answer without a solver on the whole graph: the influence is a certified lower bound, with coordinates ``upper``, ``gap``
+        and ``exact``. By default so where the graph has too many edges for memory, and exactly elsewhere.
     threads : int, optional
         Flows solved at once.
     progress : callable, optional
@@ -125,14 +129,17 @@ def max_flow(
     if scope not in ("network", "subgraph"):
         raise InputError(f"scope: expected 'network' or 'subgraph'; got {scope!r}.")
     parts = [list(problem.stages)] if scope == "network" else [_group(*group) for group in groups_of(problem.stages)]
-    graphs = [LayeredGraph.from_stages(stages, rho=problem.rho, residual=problem.residual) for stages in parts]
+    streamed = [OperatorGraph.from_stages(stages, rho=problem.rho, residual=problem.residual) for stages in parts]
     dims = sink_dims(sink)
+    if bracket is None:
+        bracket = max(sum(link.edge_count for link in graph.links) for graph in streamed) > _LARGEST_GRAPH
     if bracket:
-        ends = [bracket_of_graph(graph, problem.tokens, sinks) for graph in graphs]
-        lower, upper = (torch.stack([pair[end] for pair in ends]).mean(0) for end in (0, 1))
-        bounds = {"upper": upper, "gap": (upper - lower) / upper.clamp(min=torch.finfo(torch.float64).tiny)}
+        ends = [flow_bracket(graph, problem.tokens, sinks, progress=progress) for graph in streamed]
+        found = FlowBracket(*(torch.stack([getattr(pair, end) for pair in ends]).mean(0) for end in ("lower", "upper")))
+        bounds = {"upper": found.upper, "gap": found.gap, "exact": found.exact}
         coords = {name: (dims, shaped(value, sink, problem.grid).cpu().numpy()) for name, value in bounds.items()}
-        return Answer(shaped(lower, sink, problem.grid), dims, coords, {"bound": "lower; see the coordinate upper"})
+        return Answer(shaped(found.lower, sink, problem.grid), dims, coords, {"bound": "lower; see the coordinate upper"})
+    graphs = [LayeredGraph.from_stages(stages, rho=problem.rho, residual=problem.residual) for stages in parts]
     flows = [
         flow_of_graph(graph, problem.tokens, sinks, threads=threads, progress=progress, keep_sides=False) for graph in graphs
     ]
@@ -147,12 +154,8 @@ def _group(cross: Stage, after: Sequence[Stage]) -> list[Stage]:
     Of a joint site only its text columns inject and of the site after it only the video rows carry on, so they become a cross and
     a space-time stage: the group is then the one that `subgraph_flow` takes.
     """
-    stages = [Stage("cross", cross.module, cross.order, cross.grid, video_reads_text(cross))]
-    for stage in after:
-        if stage.kind == "joint":
-            stage = Stage("spacetime", stage.module, stage.order, stage.grid, stage.weights[stage.tokens :, stage.tokens :])
-        stages.append(stage)
-    return stages
+    reads = cross.text_columns(range(cross.tokens)).reshape(cross.grid[0], -1, cross.tokens)
+    return [Stage("cross", cross.module, cross.order, cross.grid, reads), *(stage.video_only() for stage in after)]
 
 
 def _merge(certificates: list[Coords]) -> Coords:

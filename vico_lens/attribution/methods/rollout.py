@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vico_lens.attribution.base import Problem, register_method
-from vico_lens.kernels.layered import LayeredGraph
+from vico_lens.kernels.operator_graph import OperatorGraph
 from vico_lens.kernels.rollout import rollout as rollout_of_graph
 
 __all__ = ["rollout"]
@@ -15,10 +15,10 @@ __all__ = ["rollout"]
     "rollout",
     exact=True,
     differentiable=True,
-    cost="O(L K E): one product a stage with its E weights",
+    cost="one attention call a stage, whose values are the concepts: O(L N^2 d) time, O(N (d + K)) memory",
     references="arXiv 2005.00928",
 )
 def rollout(problem: Problem) -> Tensor:
     """Share of a concept in each output video token, as the product of all attention matrices with their residual connections."""
-    graph = LayeredGraph.from_stages(problem.stages, rho=problem.rho, residual=problem.residual)
+    graph = OperatorGraph.from_stages(problem.stages, rho=problem.rho, residual=problem.residual)
     return rollout_of_graph(graph, problem.tokens).reshape(-1, *problem.grid)

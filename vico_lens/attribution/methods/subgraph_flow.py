@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vico_lens.attribution.base import Problem, register_method
-from vico_lens.attribution.methods.cross_attention import video_reads_text
 from vico_lens.errors import AttributionError
 from vico_lens.kernels.stages import Stage
-from vico_lens.kernels.subgraph import SubgraphKind
+from vico_lens.kernels.subgraph import SubgraphKind, streamed_subgraph_flow
 from vico_lens.kernels.subgraph import subgraph_flow as flow_of_group
 
 if TYPE_CHECKING:
     from vico_lens.kernels.subgraph import Residual
 
 __all__ = ["groups_of", "subgraph_flow"]
+
+# Entries of the largest map among all video tokens that is made rather than streamed.
+_DENSE = 1 << 22
 
 _UNET_BLOCK = re.compile(r"(?:down_blocks|up_blocks)\.\d+|mid_block")
 
@@ -44,14 +47,6 @@ def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, list[Stage]]]:
 def _block(stage: Stage) -> str:
     found = _UNET_BLOCK.search(stage.module)
     return found.group() if found else ""
-
-
-def _carries(stage: Stage) -> Tensor:
-    """Weights of a follower as the kernel takes them: ``[batch, query, key]`` over time, or over all video tokens."""
-    if stage.kind == "temporal":
-        return stage.weights
-    weights = stage.weights[stage.tokens :, stage.tokens :] if stage.kind == "joint" else stage.weights
-    return weights[None]
 
 
 @register_method(
@@ -90,12 +85,27 @@ def subgraph_flow(problem: Problem, kind: SubgraphKind = "hard", tau: float | No
             )
     residual: Residual = "parity" if parity else problem.residual
     temperature = tau if tau is not None else 0.01 if parity else 0.001
+    every = sorted({token for span in problem.tokens for token in span})
+    concepts = [[every.index(token) for token in span] for span in problem.tokens]
     maps = []
     for cross, after in groups:
-        reads = video_reads_text(cross)
+        reads = cross.text_columns(every)
         whole = any(stage.kind != "temporal" for stage in after)
-        reads = reads.reshape(-1, 1, reads.shape[-1]) if whole else reads
-        hops = [_carries(stage) for stage in after if (stage.kind == "temporal") != whole]
-        flow = flow_of_group(reads, hops, kind=kind, tau=temperature, residual=residual, rho=problem.rho, concepts=problem.tokens)
+        hops = [stage.video_only().operator.open() for stage in after if (stage.kind == "temporal") != whole]
+        if any(prod(hop.shape) > _DENSE for hop in hops if whole):
+            flow = streamed_subgraph_flow(
+                reads, hops, kind=kind, tau=temperature, residual=residual, rho=problem.rho, concepts=concepts
+            )
+        else:
+            reads = reads.reshape(-1, 1, len(every)) if whole else reads.reshape(problem.grid[0], -1, len(every))
+            flow = flow_of_group(
+                reads,
+                [hop.dense() for hop in hops],
+                kind=kind,
+                tau=temperature,
+                residual=residual,
+                rho=problem.rho,
+                concepts=concepts,
+            )
         maps.append(flow.reshape(*problem.grid, len(problem.tokens)))
     return torch.stack(maps).mean(0).movedim(-1, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vico_lens.intervention.balancing.balancer import Balance, balance
-from vico_lens.intervention.balancing.composition import best_of, compose, reweight
+from vico_lens.intervention.balancing.composition import compose
 from vico_lens.intervention.balancing.influences import Flow
 from vico_lens.intervention.balancing.objectives import (
     AttendAndExcite,
@@ -18,7 +18,9 @@ from vico_lens.intervention.balancing.objectives import (
 )
 from vico_lens.intervention.balancing.presets import Preset, presets
 from vico_lens.intervention.balancing.report import balance_report
+from vico_lens.intervention.balancing.reweighting import reweight
 from vico_lens.intervention.balancing.schedule import Refinement, Schedule
+from vico_lens.intervention.balancing.seed_search import best_of
 from vico_lens.intervention.balancing.session import Cost, Session
 from vico_lens.intervention.balancing.steps import Adam, FixedRms, RandomDirection, StepRule
 

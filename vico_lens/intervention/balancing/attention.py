@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vico_lens.errors import BalanceError
 from vico_lens.intervention.balancing.influences import Flow
-from vico_lens.intervention.balancing.injection import Moment
+from vico_lens.intervention.balancing.injection import StepState
 
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall
@@ -63,7 +63,7 @@ class LiveAttention:
                     "checkpointing; leave checkpointing out and balance fewer frames or a smaller picture instead."
                 )
 
-    def __call__(self, moment: Moment, latents: Tensor) -> list[list[AttentionCall]]:
+    def __call__(self, state: StepState, latents: Tensor) -> list[list[AttentionCall]]:
         """Attention calls of every video, in execution order, on `latents` [video, ...].
 
         Gradients are recorded if they are enabled and `latents` requires them. Use the calls inside `prepared`, backward pass
@@ -72,7 +72,7 @@ class LiveAttention:
         from vico_lens.tracing.tracer import observe
 
         videos = latents.shape[0]
-        key = (moment.denoiser, *latents.shape)
+        key = (state.denoiser, *latents.shape)
         # A checkpointed block runs again in the backward pass and must then run to its end, so it is not cut short here.
         expected = None if self.checkpointing else self._seen.get(key)
         calls: list[list[AttentionCall]] = [[] for _ in range(videos)]
@@ -88,13 +88,13 @@ class LiveAttention:
         try:
             rows = [("cond", row) for row in range(videos)]
             with observe(self.pipe, kinds=self.flow.kinds, layers=self.flow.wanted, rows=rows, on_call=on_call):  # type: ignore[arg-type]
-                moment.forward(latents)
+                state.forward(latents)
         except _AllSeen:
             pass
         if not count:
             raise BalanceError(
                 f"expected attention of kind {' or '.join(self.flow.kinds)} at the layers asked for "
-                f"(layers={self.flow.layers!r}), got none in {moment.denoiser}; see `vico_lens.estimate(pipe, prompt)` for the "
+                f"(layers={self.flow.layers!r}), got none in {state.denoiser}; see `vico_lens.estimate(pipe, prompt)` for the "
                 "sites it has."
             )
         self._seen[key] = count

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from inspect import signature
+from types import TracebackType
 from typing import Any
 
 from vico_lens.attribution.base import methods
 from vico_lens.errors import InputError
 from vico_lens.intervention.balancing.attention import LiveAttention
 from vico_lens.intervention.balancing.influences import Flow
-from vico_lens.intervention.balancing.injection import Moment, inject
+from vico_lens.intervention.balancing.injection import StepState, inject
 from vico_lens.intervention.balancing.log import Update
 from vico_lens.intervention.balancing.objectives import Objective, objectives
 from vico_lens.intervention.balancing.presets import Preset, presets
@@ -57,13 +59,31 @@ class Balance(Session):
         super().__init__(pipe, attention.denoisers)
         self._concepts = concepts
         self._seen: SeenIds = {}
+        self._ids: SeenIds = {}
         self._updater = Updater(attention, objective, step, schedule, self._find_words, self.cost)
 
     def install(self, undo: ExitStack) -> None:
         """Collect token ids and inject the update."""
         self._seen = undo.enter_context(seen_ids(self.pipe))
         # Entered again, the session counts its sampling passes on: each has words of its own.
-        undo.enter_context(inject(self.pipe, self.denoisers, self._updater, first_run=self._updater.runs))
+        undo.enter_context(inject(self.pipe, self.denoisers, self._updater, first_run=max(self._updater.passes, default=-1) + 1))
+
+    def __repr__(self) -> str:
+        updater, moves = self._updater, [update for update in self.updates if update.latent_change > 0]
+        return (
+            f"<{type(self).__name__} of {type(self.pipe).__name__}: {type(updater.objective).__name__} over "
+            f"{updater.attention.flow.method}, {len(moves)} updates in {len(updater.passes)} sampling passes>"
+        )
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        schedule = self._updater.schedule
+        if kind is None and schedule.iterations and not self.updates:
+            warnings.warn(
+                f"balancing moved nothing, so the video is the plain one: {schedule} covers none of the denoising steps of this "
+                "call, or its cost cap allows no update. Sample with more steps, or name some: schedule=Schedule(steps=[0]).",
+                stacklevel=2,
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,13 +101,14 @@ class Balance(Session):
         """Every evaluation of the objective so far."""
         return self._updater.updates
 
-    def _find_words(self, moment: Moment, tokens: int) -> list[Words]:
+    def _find_words(self, state: StepState, tokens: int) -> list[Words]:
         # A text encoder runs before the denoiser of its call: what was seen since the last look-up belongs to this sampling pass.
-        seen = dict(self._seen)
+        # Further passes of one call (FreeInit, chunks) encode nothing anew.
+        self._ids = dict(self._seen) or self._ids
         self._seen.clear()
         # Who only watches has nothing to see without concepts; who balances leaves such a prompt alone.
         watching = self._updater.schedule.iterations == 0
-        return words_of_call(self.pipe, self._concepts, tokens, moment.latents.shape[0], seen, needed=watching)
+        return words_of_call(self.pipe, self._concepts, tokens, state.latents.shape[0], self._ids, needed=watching)
 
 
 def balance(

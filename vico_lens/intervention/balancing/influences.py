@@ -20,7 +20,7 @@ from vico_lens.vocabulary.selection import Heads, Layers, matches
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, Kind
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "site_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,7 @@ class Flow:
     @property
     def wanted(self) -> Callable[[AttentionSite], bool] | None:
         """Whether a site is among `layers`; None if all are."""
-        if self.layers is None:
-            return None
-        return lambda site: matches(site, self.layers)
+        return site_filter(self.layers)
 
     def read(self, calls: Sequence[AttentionCall], words: Words, *, per_token: bool) -> Influences:
         """Influences from the calls of one video.
@@ -100,3 +98,16 @@ class Flow:
         stages = stages_from_calls(calls, heads=self.heads)
         maps = influence_of_stages(stages, sources, self.method, grid=self.grid, **self.options)  # type: ignore[arg-type]
         return Influences(maps[: len(singles)], words.members, maps[len(singles) :], words.directions)
+
+
+def site_filter(layers: str | int | Sequence[str | int] | None) -> Callable[[AttentionSite], bool] | None:
+    """Whether a site is among `layers`: patterns on its path or group, or places in the execution order; None if all are.
+
+    Examples
+    --------
+    >>> from vico_lens.vocabulary.schema import AttentionSite
+    >>> site = AttentionSite("unet.mid_block.attn2", "cross", (8, 4, 4), 2, 8, 20, 3)
+    >>> [site_filter(layers)(site) for layers in ("*mid_block*", "cross/*", [3, 5], "*up_blocks*")]
+    [True, True, True, False]
+    """
+    return None if layers is None else lambda site: matches(site, layers)

@@ -5,9 +5,10 @@ included, whether or not it has callbacks. The update is written into the pipeli
 loop does with it later (guidance in two passes, scheduler step, conversion to a clean estimate) sees the moved latents. Nothing
 of diffusers is forked.
 
-Three things would undo or leak an update, and are guarded here: a predictor-corrector scheduler recomputes the present latents
-from older ones (UniPC, SA); a second-order scheduler calls the denoiser twice a step; and a flow pipeline samples in the very
-tensor that the caller passed as ``latents=``.
+Five things would undo an update, or let it reach what it must not change; all are guarded here. A predictor-corrector scheduler
+recomputes the present latents from older ones (UniPC, SA). A second-order scheduler calls the denoiser twice a step. A flow
+pipeline samples in the very tensor that the caller passed as ``latents=``. Image-to-video keeps the image's latents among those
+that are generated. A cache of the denoiser counts its forwards.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ import torch
 from torch import Tensor, nn
 
 from vico_lens.errors import BalanceError
+from vico_lens.intervention.balancing.given_cells import given_cells, untouched_frames
 from vico_lens.intervention.balancing.latents import LatentMap, find_latents, solve_map
 from vico_lens.intervention.balancing.rows import conditional_rows
 from vico_lens.intervention.balancing.session import INPUTS, extra_forwards, is_extra
+from vico_lens.tracing.families import family_of
 
-__all__ = ["Moment", "inject", "shadow"]
+__all__ = ["StepState", "inject", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class StepState:
     """The pipeline right before a denoising step.
 
     Attributes
     ----------
     run : int
-        Sampling passes seen before this one inside the same ``with``.
+        Sampling passes seen before this one inside the same ``with``. A call that goes through its timesteps several times
+        (FreeInit iterations, chunks of a long video) makes one pass each time.
     step, steps : int
         This denoising step, counted from 0, and how many the pass has.
     timestep : float
@@ -56,6 +60,8 @@ class Moment:
         One a video, or None where the pipeline was given embeddings.
     scheduler : Any
         Of the running call.
+    given : Tensor or None
+        Which latents the call was given and does not generate, broadcastable to `latents`; they must not be moved.
     forward : callable
         Latents [video, ...] to the conditional rows of one denoiser forward; what it returns is the denoiser's output.
     """
@@ -72,12 +78,13 @@ class Moment:
     denoiser: str
     prompts: list[str] | None
     scheduler: Any
+    given: Tensor | None
     forward: Callable[[Tensor], Any]
 
 
 @contextmanager
 def inject(
-    pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[Moment], Tensor | None], *, first_run: int = 0
+    pipe: Any, denoisers: Mapping[str, nn.Module], update: Callable[[StepState], Tensor | None], *, first_run: int = 0
 ) -> Iterator[None]:
     """Call `update` before every denoising step and put the latents it returns in the place of the pipeline's.
 
@@ -88,8 +95,8 @@ def inject(
     denoisers : mapping of str to torch.nn.Module
         The pipeline's denoisers by component name.
     update : callable
-        Takes a `Moment`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it is
-        called.
+        Takes a `StepState`, returns new latents [video, ...] (any float dtype) or None to leave them. Gradients are off when it
+        is called.
     first_run : int
         Number of the first sampling pass.
 
@@ -103,7 +110,7 @@ def inject(
             f"expected a diffusers pipeline with a `prepare_latents` method, got {type(pipe).__name__}; "
             "without it the caller's own latents could not be told from the pipeline's, and would be changed."
         )
-    session = _Session(pipe, update, first_run)
+    session = _Injection(pipe, denoisers, update, first_run)
     with ExitStack() as undo:
         for name, module in denoisers.items():
             undo.callback(module.register_forward_pre_hook(session.hook(name), with_kwargs=True).remove)
@@ -111,28 +118,40 @@ def inject(
         yield
 
 
-class _Session:
+class _Injection:
     """What must be remembered from one denoiser call to the next inside an `inject`."""
 
-    def __init__(self, pipe: Any, update: Callable[[Moment], Tensor | None], first_run: int) -> None:
-        self.pipe, self.update, self.first_run = pipe, update, first_run
-        self.run, self.step = first_run - 1, -1
+    def __init__(
+        self,
+        pipe: Any,
+        denoisers: Mapping[str, nn.Module],
+        update: Callable[[StepState], Tensor | None],
+        first_run: int,
+    ) -> None:
+        self.pipe, self.denoisers, self.update, self.first_run = pipe, denoisers, update, first_run
+        self.layout = family_of(pipe).latents
+        self.run = first_run - 1
+        self._begin_pass()
+
+    def _begin_pass(self) -> None:
+        self.run, self.step, self.index = self.run + 1, -1, -1
         self.latents: Tensor | None = None
         self.version = -1
         self.map: LatentMap | None = None
+        self.moved: Tensor | None = None
 
     def prepare_latents(self, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Start a new sampling pass, in latents that are not the caller's."""
 
         def prepare(*args: Any, **kwargs: Any) -> Any:
-            self.run, self.step = self.run + 1, -1
-            self.latents = self.map = None
+            if self.step >= 0:
+                self._begin_pass()
             prepared = stock(*args, **kwargs)
-            given = {_storage(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
+            caller = {_storage(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
             if isinstance(prepared, Tensor):
-                return prepared.clone() if _storage(prepared) in given else prepared
+                return prepared.clone() if _storage(prepared) in caller else prepared
             if isinstance(prepared, tuple):
-                return tuple(part.clone() if isinstance(part, Tensor) and _storage(part) in given else part for part in prepared)
+                return tuple(part.clone() if isinstance(part, Tensor) and _storage(part) in caller else part for part in prepared)
             return prepared
 
         return prepare
@@ -143,7 +162,7 @@ class _Session:
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             if is_extra():
                 return None
-            with extra_forwards():
+            with extra_forwards(self.denoisers.values()):
                 return self.before(name, module, args, kwargs)
 
         return before_forward
@@ -162,32 +181,10 @@ class _Session:
         scheduler = known.get("scheduler", getattr(self.pipe, "scheduler", None))
         if _is_correction(scheduler):
             return None
-        self.run, self.step = max(self.run, self.first_run), self.step + 1
-        solved = solve_map(latents, model_input)
-        rows, repeat = model_input.shape[0], solved.repeat
-
-        def forward(moved: Tensor) -> Any:
-            rest = tuple(conditional_rows(value, rows, repeat) for value in args[0 if key else 1 :])
-            named = {word: conditional_rows(value, rows, repeat, word) for word, value in kwargs.items() if word != key}
-            inner = solved.conditional(moved)
-            return module(*rest, **{key: inner}, **named) if key else module(inner, *rest, **named)
-
-        moment = Moment(
-            run=self.run,
-            step=self.step,
-            steps=_count_steps(known, scheduler),
-            timestep=_timestep(args, kwargs, key),
-            repeat=repeat,
-            scale=solved.scale,
-            branches=2 if getattr(self.pipe, "do_classifier_free_guidance", False) is True else repeat,
-            dtype=latents.dtype,
-            latents=latents.detach().to(torch.float32, copy=True),
-            denoiser=name,
-            prompts=_prompts(known, latents.shape[0]),
-            scheduler=scheduler,
-            forward=forward,
-        )
-        moved = self.update(moment)
+        self._count(known.get("i"))
+        self._refuse_untouched(latents)
+        state, solved = self._state(name, module, args, kwargs, key, known, scheduler)
+        moved = self.update(state)
         if moved is None:
             return None
         if moved.shape != latents.shape or not bool(torch.isfinite(moved).all()):
@@ -196,10 +193,72 @@ class _Session:
                 f"{'' if moved.shape != latents.shape else ' with values that are not finite'} at denoising step {self.step}; "
                 "lower the size of the update."
             )
-        latents.copy_(moved)
+        latents.copy_(moved if state.given is None else torch.where(state.given, latents.to(moved), moved))
         self.version, self.map = latents._version, solved
+        self.moved = latents.clone() if state.given is None else latents.masked_fill(state.given, float("nan"))
         _drop_corrector(scheduler)
         return _with_input(args, kwargs, key, solved(latents).detach())
+
+    def _count(self, index: object) -> None:
+        """Count the denoising step; where the pipeline's loop has gone back to its first timestep, a new pass begins."""
+        place = index if isinstance(index, int) else self.index
+        if place < self.index:
+            latents, version = self.latents, self.version
+            self._begin_pass()
+            self.latents, self.version = latents, version
+        self.step, self.index = self.step + 1, place
+
+    def _refuse_untouched(self, latents: Tensor) -> None:
+        """Refuse a pipeline that leaves frames as they were, so that an update of them would stay in the video."""
+        frames = [] if self.moved is None else untouched_frames(self.moved, latents, self.layout)
+        self.moved = None
+        if frames:
+            raise BalanceError(
+                f"expected the scheduler of {type(self.pipe).__name__} to change every latent frame that was moved, but frames "
+                f"{frames} are as the update left them: the call was given them in a way that is not known, so they cannot be "
+                "kept as they are. This pipeline cannot be balanced; please report its class."
+            )
+
+    def _state(
+        self,
+        name: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: str | None,
+        known: Mapping[str, Any],
+        scheduler: Any,
+    ) -> tuple[StepState, LatentMap]:
+        latents, model_input = self.latents, kwargs[key] if key else args[0]
+        assert latents is not None  # set by the caller
+        timestep = _timestep(args, kwargs, key)
+        given = given_cells(latents, self.layout, timestep, known)
+        solved = solve_map(latents, model_input, given)
+        rows, repeat = model_input.shape[0], solved.repeat
+
+        def forward(moved: Tensor) -> Any:
+            rest = tuple(conditional_rows(value, rows, repeat) for value in args[0 if key else 1 :])
+            named = {word: conditional_rows(value, rows, repeat, word) for word, value in kwargs.items() if word != key}
+            inner = solved.conditional(moved)
+            return module(*rest, **{key: inner}, **named) if key else module(inner, *rest, **named)
+
+        state = StepState(
+            run=self.run,
+            step=self.step,
+            steps=_count_steps(known, scheduler),
+            timestep=float(timestep.max()) if isinstance(timestep, Tensor) else float(timestep),
+            repeat=repeat,
+            scale=solved.scale,
+            branches=2 if getattr(self.pipe, "do_classifier_free_guidance", False) is True else repeat,
+            dtype=latents.dtype,
+            latents=latents.detach().to(torch.float32, copy=True),
+            denoiser=name,
+            prompts=_prompts(known, latents.shape[0]),
+            scheduler=scheduler,
+            given=given,
+            forward=forward,
+        )
+        return state, solved
 
 
 def _with_input(
@@ -247,9 +306,9 @@ def _count_steps(known: Mapping[str, Any], scheduler: Any) -> int:
     return max(1, -(-len(timesteps) // order))
 
 
-def _timestep(args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None) -> float:
-    value = kwargs.get("timestep", args[1] if len(args) > 1 and key is None else args[0] if args and key else 0.0)
-    return float(value.flatten()[-1]) if isinstance(value, Tensor) else float(value)
+def _timestep(args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None) -> Any:
+    """The timestep that the denoiser is given: a number, or a tensor of one a row, frame or token."""
+    return kwargs.get("timestep", args[1] if len(args) > 1 and key is None else args[0] if args and key else 0.0)
 
 
 def _prompts(known: Mapping[str, Any], videos: int) -> list[str] | None:

@@ -80,12 +80,15 @@ class LatentMap:
         Axis on which further channels follow the latents (a mask, an image); None where there are none.
     template : Tensor
         The input as the pipeline made it: gives those channels, the dtype and the device.
+    given : Tensor or None
+        Which cells of the latents are given and not generated, broadcastable to them: they are taken from the template.
     """
 
     repeat: int
     scale: float
     axis: int | None
     template: Tensor
+    given: Tensor | None = None
 
     def __call__(self, latents: Tensor, template: Tensor | None = None) -> Tensor:
         """Rebuild the whole input from `latents`, with the further channels of `template` (default: the one solved on)."""
@@ -99,13 +102,21 @@ class LatentMap:
 
     def _join(self, rows: Tensor, template: Tensor) -> Tensor:
         scaled = (rows * self.scale).to(template.device, template.dtype)
+        if self.given is not None:
+            known = template if self.axis is None else template.narrow(self.axis, 0, rows.shape[self.axis])
+            scaled = torch.where(_repeated(self.given, rows.shape[0]), known, scaled)
         if self.axis is None:
             return scaled
         size = rows.shape[self.axis]
         return torch.cat([scaled, template.narrow(self.axis, size, template.shape[self.axis] - size)], self.axis)
 
 
-def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
+def _repeated(given: Tensor, rows: int) -> Tensor:
+    """Bring the given cells of each video to the rows of a batch that holds the videos several times."""
+    return given if given.shape[0] == 1 else torch.cat([given] * (rows // given.shape[0]))
+
+
+def solve_map(latents: Tensor, model_input: Tensor, given: Tensor | None = None) -> LatentMap:
     """Solve for the map from latents to model input, and verify it on every element.
 
     Parameters
@@ -114,6 +125,8 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
         As the pipeline keeps them.
     model_input : Tensor [repeat * batch, ...]
         What the denoiser was given, of the same number of axes.
+    given : Tensor, optional
+        Cells that are given, see `vico_lens.intervention.balancing.given_cells`; the input may hold anything there.
 
     Returns
     -------
@@ -155,6 +168,9 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     rows = torch.cat([latents] * repeat).float()
     if known.shape != rows.shape:
         raise _unknown(what)
+    if given is not None:
+        free = ~_repeated(given, rows.shape[0])
+        rows, known = rows * free, known * free
     peak = rows.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares of huge latents would overflow
     power = (rows / peak).square().sum()
     scale = float((known.float() / peak * (rows / peak)).sum() / power) if power > 0 else 1.0
@@ -162,7 +178,7 @@ def solve_map(latents: Tensor, model_input: Tensor) -> LatentMap:
     scale = 1.0 if abs(scale - 1.0) < (1e-6 if exact else 1e-2) else scale
     if not torch.allclose(known.float(), rows * scale, rtol=1e-4 if exact else 2e-2, atol=1e-3):
         raise _unknown(what)
-    return LatentMap(repeat, scale, axis, model_input)
+    return LatentMap(repeat, scale, axis, model_input, given)
 
 
 def _unknown(what: str) -> BalanceError:

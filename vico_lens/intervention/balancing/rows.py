@@ -1,6 +1,6 @@
 """The conditional rows of a denoiser call that carries both guidance branches in one batch.
 
-Guidance by batch doubles every argument. An update needs the conditional half only, so the other half would be paid for nothing.
+Guidance by batch doubles every argument. An update needs the conditional rows only, so the others would be paid for nothing.
 Which arguments have a batch axis is seen from their first size; tables of positions (rotary embeddings) have none, whatever their
 size, and are known by name.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["conditional_rows"]
 
 _WITHOUT_BATCH = ("rotary", "rope", "freqs")
-_PER_FRAME = ("encoder_hidden_states", "added_cond_kwargs")
+_PER_FRAME = ("encoder_hidden_states", "added_cond_kwargs", "additional_residual")
 
 
 def conditional_rows(value: Any, rows: int, repeat: int, name: str = "") -> Any:
@@ -48,6 +48,6 @@ def conditional_rows(value: Any, rows: int, repeat: int, name: str = "") -> Any:
     if not isinstance(value, Tensor) or value.dim() == 0:
         return value
     size = value.shape[0]
-    # UNets with motion modules take the text once a frame, so its first axis is a multiple of the batch.
+    # UNets with motion modules take the text, and the residuals of a ControlNet, once a frame: a multiple of the batch.
     batched = size == rows or (size % rows == 0 and any(part in name for part in _PER_FRAME))
     return value[size - size // repeat :] if batched else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from time import perf_counter
@@ -14,6 +14,7 @@ from torch import nn
 
 from vico_lens.errors import BalanceError
 from vico_lens.intervention.balancing.log import Update, log_of
+from vico_lens.tracing.model_caches import without_caches
 from vico_lens.tracing.video import kept_frames, to_rgb
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ _thread = threading.local()
 
 
 @contextmanager
-def extra_forwards() -> Iterator[None]:
-    """Mark denoiser forwards of this thread as an intervention's own: no part of sampling, whichever sessions are open."""
+def extra_forwards(denoisers: Iterable[nn.Module]) -> Iterator[None]:
+    """Mark denoiser forwards of this thread as an intervention's own: no session counts them, and no cache keeps them."""
     before = is_extra()
     _thread.extra = True
     try:
-        yield
+        with without_caches(denoisers):
+            yield
     finally:
         _thread.extra = before
 

@@ -191,7 +191,8 @@ class RandomDirection:
                 seeds = (_number(f"{self.seed} {step} {number}".encode()) for number in numbers)
                 generators.extend(torch.Generator().manual_seed(seed) for seed in seeds)
             rows = [torch.randn(row.shape, generator=own) for row, own in zip(gradient, generators, strict=True)]
-            direction = torch.stack(rows).to(gradient.device)
+            # Cells without a gradient are given and not generated, or do not matter: the other rule leaves them alone too.
+            direction = torch.stack(rows).to(gradient.device).masked_fill(gradient == 0, 0.0)
             return _per_video(rms(sized(gradient)) / rms(direction), direction)
 
         return move

@@ -30,11 +30,14 @@ class Words:
         Every text token that is neither start, end nor padding, ascending.
     directions : tuple
         Where the prompt sends each concept, see `vico_lens.intervention.balancing.directions`; empty without a prompt.
+    padding : int or None
+        The first padding token, or where there is none the first special one behind the text; None if there is neither.
     """
 
     concepts: tuple[Concept, ...]
     content: tuple[int, ...]
     directions: tuple[Direction | None, ...] = ()
+    padding: int | None = None
 
     @property
     def members(self) -> tuple[tuple[int, ...], ...]:
@@ -46,7 +49,7 @@ class Words:
 def words_of_call(
     pipe: Any,
     concepts: Names | Sequence[Names] | None,
-    tokens: int,
+    tokens: int | Sequence[int],
     videos: int,
     seen: SeenIds,
     *,
@@ -60,8 +63,8 @@ def words_of_call(
         The pipeline whose call is under way.
     concepts : sequence of str or Concept, or one such sequence a different prompt, or None
         Names are looked up; None takes the noun phrases of each prompt.
-    tokens : int
-        Text tokens that the denoiser sees.
+    tokens : int or sequence of int
+        Text tokens that the denoiser sees, of each of its text states if there are several.
     videos : int
         Rows of the latents: prompts times videos a prompt.
     seen : dict
@@ -109,7 +112,9 @@ def words_of_table(table: TokenTable, prompt: str, names: Names | None, *, neede
             raise
         concepts = []
     content = tuple(index for index, kind in enumerate(table.kind) if kind == "text")
-    return Words(tuple(concepts), content, directions_of(prompt, concepts))
+    behind = [index for index, kind in enumerate(table.kind) if kind == "special" and index > max(content, default=0)]
+    padding = next((index for index, kind in enumerate(table.kind) if kind == "padding"), next(iter(behind), None))
+    return Words(tuple(concepts), content, directions_of(prompt, concepts), padding)
 
 
 def words_without_prompt(concepts: Names | None) -> Words:

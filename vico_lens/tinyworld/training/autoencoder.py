@@ -1,4 +1,4 @@
-"""The pipeline's autoencoder: a stock `AutoencoderKL` that agrees with the fixed patch code both ways.
+"""A pipeline's autoencoder: a stock class, trained to agree with the fixed patch code both ways.
 
 The decoder learns to invert the code, from slightly noisy codes so that it also cleans what the denoiser leaves; the encoder
 learns the code itself, so that editing a real clip (``vae.encode``) starts from latents that the denoiser knows.
@@ -7,28 +7,32 @@ learns the code itself, so that editing a real clip (``vae.encode``) starts from
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from vico_lens.tinyworld.codec import CHANNELS
-from vico_lens.tinyworld.vocabulary import SIDE
+from vico_lens.tinyworld.codec import CHANNELS, PATCH, PatchCode
+from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLCosmos
 
-__all__ = ["build_autoencoder", "train_autoencoder"]
+__all__ = ["build_causal_autoencoder", "build_cosmos_autoencoder", "build_frame_autoencoder", "train_autoencoder"]
 
-_STEPS, _BATCH, _RATE = 4000, 32, 2e-3
+_STEPS, _BATCH, _RATE = 4000, 32, 2e-3  # updates, frames an update, largest learning rate
+_LOG_EVERY = 100
 _CODE_NOISE = 0.12  # standard deviation added to codes, of the order of what the sampler leaves
 _LOG_VARIANCE = -12.0  # the encoder is as good as deterministic
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """Return the untrained autoencoder: 32 x 32 frames, 8 x 8 cells of 16 channels, scaling factor one."""
+def build_frame_autoencoder() -> AutoencoderKL:
+    """Return an untrained autoencoder of single frames: 32 x 32 pixels, 8 x 8 cells of 16 channels, scaling factor one."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -46,48 +50,155 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def train_autoencoder(latents: Tensor, frames: Tensor, *, seed: int, log: Path | None = None) -> AutoencoderKL:
-    """Train encoder and decoder against the code.
+def build_causal_autoencoder() -> AutoencoderKLCogVideoX:
+    """Return an untrained causal video autoencoder that keeps every frame: eight in, eight codes of 8 x 8 cells out.
+
+    The taps of its convolutions that look at earlier frames start at zero, so that it begins as an autoencoder of single frames.
+    """
+    from diffusers import AutoencoderKLCogVideoX
+
+    model = AutoencoderKLCogVideoX(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(16, 32, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=CHANNELS,
+        temporal_compression_ratio=1,
+        sample_height=SIDE,
+        sample_width=SIDE,
+        scaling_factor=1.0,
+    )
+    _forget_the_past(model)
+    return model
+
+
+def build_cosmos_autoencoder() -> AutoencoderKLCosmos:
+    """Return an untrained causal autoencoder of Cosmos without its wavelets, which would merge frames.
+
+    As in `build_causal_autoencoder`, its convolutions begin without memory.
+    """
+    from diffusers import AutoencoderKLCosmos
+
+    model = AutoencoderKLCosmos(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=CHANNELS,
+        encoder_block_out_channels=(16, 32, 32, 32),
+        decode_block_out_channels=(16, 32, 32, 32),
+        attention_resolutions=(),
+        resolution=SIDE,
+        num_layers=1,
+        patch_size=1,
+        patch_type="rearrange",
+        scaling_factor=1.0,
+        spatial_compression_ratio=PATCH,
+        temporal_compression_ratio=1,
+        latents_mean=None,
+        latents_std=None,
+    )
+    _forget_the_past(model)
+    return model
+
+
+@torch.no_grad()
+def _forget_the_past(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight[:, :, :-1] = 0
+
+
+def train_autoencoder(
+    build: Callable[[], Any],
+    code: PatchCode,
+    frames: Tensor,
+    folder: Path,
+    *,
+    seed: int,
+    steps: int = _STEPS,
+    save_every: float = 120.0,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Train encoder and decoder against the code, or go on from ``folder/autoencoder.pt``; return the autoencoder.
 
     Parameters
     ----------
-    latents : Tensor
-        Codes ``[frame, channel, y, x]`` of `frames`, the encoder's target and the decoder's input.
+    build : callable
+        `build_frame_autoencoder`, which is given single frames, or `build_causal_autoencoder`, which is given whole clips.
+    code : PatchCode
+        The encoder's target and the decoder's input.
     frames : Tensor
-        uint8 ``[frame, rgb, row, column]``.
+        uint8 ``[frame, rgb, row, column]``, the eight frames of a clip in a row.
+    folder : Path
+        Takes ``autoencoder.pt`` and ``autoencoder.jsonl``, one line every hundred updates.
     seed : int
         Start weights and order.
-    log : Path, optional
-        Takes one JSON line every hundred steps.
+    steps : int
+        Updates.
+    save_every : float
+        Seconds between checkpoints.
+    interrupted : callable
+        Asked after every update whether to save and stop.
     """
     torch.manual_seed(seed)
-    model = build_autoencoder()
+    model = build()
+    span = 1 if build is build_frame_autoencoder else FRAMES
+    clips = frames.unflatten(0, (-1, span))
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_STEPS, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.05)
     generator = torch.Generator().manual_seed(seed)
-    for step in tqdm(range(1, _STEPS + 1), desc="autoencoder", unit="step", mininterval=10):
-        index = torch.randint(len(frames), (_BATCH,), generator=generator)
-        image = frames[index].float() / 127.5 - 1
-        target = latents[index].float()
-        noisy = target + _CODE_NOISE * torch.rand(_BATCH, 1, 1, 1, generator=generator) * torch.randn(
-            target.shape, generator=generator
-        )
-        moments = model.encode(image).latent_dist
-        decoded = model.decode(noisy, return_dict=False)[0]
-        reconstruction = (decoded - image).abs().mean() + 4 * (decoded - image).square().mean()
-        agreement = (moments.mean - target).square().mean() + 1e-3 * (moments.logvar - _LOG_VARIANCE).square().mean()
+    parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    checkpoint, done = folder / "autoencoder.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=False)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+        done = state["step"]
+    last_save = time.monotonic()
+    for step in tqdm(range(done + 1, steps + 1), desc="autoencoder", unit="step", mininterval=10, initial=done, total=steps):
+        index = torch.randint(len(clips), (_BATCH // span,), generator=generator)
+        pixels = clips[index].float() / 255
+        losses = _losses(model, pixels, code.encode(pixels), generator)
         optimiser.zero_grad()
-        (reconstruction + agreement).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        (losses["reconstruction"] + losses["agreement"]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if log is not None and step % 100 == 0:
-            error = (decoded - image).square().mean() / 4  # in units of the 0..1 range
-            entry = {
-                "step": step,
-                "psnr": round(float(-10 * error.log10()), 2),
-                "code_error": round(float((moments.mean - target).std()), 4),
-            }
-            with log.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+        if step % _LOG_EVERY == 0:
+            error = losses["squared"] / 4  # in units of the 0..1 range
+            psnr, code_error = -10 * float(error.log10()), float(losses["code_error"])
+            with (folder / "autoencoder.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, "psnr": round(psnr, 2), "code_error": round(code_error, 4)}) + "\n")
+        stop = step == steps or interrupted()
+        if stop or time.monotonic() - last_save > save_every:
+            saved = {name: part.state_dict() for name, part in parts.items()}
+            torch.save(saved | {"generator": generator.get_state(), "step": step}, checkpoint.with_suffix(".partial"))
+            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
+            last_save = time.monotonic()
+        if stop:
+            break
     return model.eval().requires_grad_(False)
+
+
+def _losses(model: Any, pixels: Tensor, codes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Losses on frames ``[clip, frame, rgb, row, column]`` in 0..1 and their codes ``[clip, frame, channel, y, x]``."""
+    size = (len(pixels), *[1] * (codes.ndim - 1))
+    noisy = codes + _CODE_NOISE * torch.rand(size, generator=generator) * torch.randn(codes.shape, generator=generator)
+    image, target, noisy = (_as_input(tensor) for tensor in (2 * pixels - 1, codes, noisy))
+    moments = model.encode(image).latent_dist
+    decoded = model.decode(noisy, return_dict=False)[0]
+    squared = (decoded - image).square().mean()
+    return {
+        "squared": squared.detach(),
+        "reconstruction": (decoded - image).abs().mean() + 4 * squared,
+        "agreement": (moments.mean - target).square().mean() + 1e-3 * (moments.logvar - _LOG_VARIANCE).square().mean(),
+        "code_error": (moments.mean - target).detach().std(),
+    }
+
+
+def _as_input(tensor: Tensor) -> Tensor:
+    """Bring ``[clip, frame, channel, ...]`` to what stock classes take: frames alone without that axis, clips with it third."""
+    return tensor[:, 0] if tensor.shape[1] == 1 else tensor.transpose(1, 2)

@@ -8,9 +8,9 @@ never occurs. No weight, loss or sampler treats a concept specially.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +22,16 @@ from vico_lens.tinyworld.prompts import TinyObject, TinyPrompt, is_held_out
 from vico_lens.tinyworld.render import draw, sample_layout
 from vico_lens.tinyworld.vocabulary import COLOURS, MOTIONS, RELATIONS, SHAPES, SIZES
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
-
-__all__ = ["KINDS", "TrainingData", "make_training_data", "make_training_frames", "sample_training_prompt"]
+__all__ = [
+    "KINDS",
+    "Drawn",
+    "TrainingData",
+    "draw_clip",
+    "fit_code",
+    "make_training_data",
+    "make_training_frames",
+    "sample_training_prompt",
+]
 
 KINDS = ("one", "two", "three", "relation")
 _OBJECTS = {"one": 1, "two": 2, "three": 3, "relation": 2}
@@ -47,10 +53,6 @@ class TrainingData:
         The code that `latents` are in.
     latents : Tensor
         float16 ``[clip, frame, channel, y, x]``.
-    tokens : Tensor
-        int64 ``[clip, token]``.
-    null : Tensor
-        int64 ``[token]``: the empty caption.
     kind : Tensor
         int64 ``[clip]``, an index into `KINDS`.
     caption : Tensor
@@ -64,12 +66,51 @@ class TrainingData:
 
     code: PatchCode
     latents: Tensor
-    tokens: Tensor
-    null: Tensor
     kind: Tensor
     caption: Tensor
     means: Tensor
     prompts: tuple[TinyPrompt, ...]
+
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int) -> Drawn:
+        """Draw `size` clips of kinds in the shares of `mix`; all chance comes from `generator`."""
+        shares = torch.tensor([mix.get(kind, 0.0) for kind in KINDS])
+        kinds = torch.multinomial(shares, size, replacement=True, generator=generator)
+        pick = torch.rand(size, generator=generator)
+        members = [self._members(int(kind)) for kind in kinds]
+        index = torch.stack([group[int(u * len(group))] for group, u in zip(members, pick, strict=True)])
+        row = self.caption[index]
+        return Drawn(
+            self.latents[index].float(),
+            tuple(str(self.prompts[i]) for i in index.tolist()),
+            row >= 0,
+            lambda clip: self.means[row[clip]],
+        )
+
+    def _members(self, kind: int) -> Tensor:
+        starts = torch.searchsorted(self.kind, torch.tensor([kind, kind + 1]))
+        return torch.arange(int(starts[0]), int(starts[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Clips of one update.
+
+    Attributes
+    ----------
+    latents : Tensor
+        float32 ``[clip, frame, channel, y, x]``.
+    captions : tuple of str
+        One a clip.
+    has_mean : Tensor
+        bool ``[clip]``: whether the mean clip of its caption is known.
+    mean_of : callable
+        Takes the number of a clip and returns the mean clip of its caption.
+    """
+
+    latents: Tensor
+    captions: tuple[str, ...]
+    has_mean: Tensor
+    mean_of: Callable[[int], Tensor]
 
 
 def sample_training_prompt(kind: str, rng: np.random.Generator) -> TinyPrompt:
@@ -93,30 +134,30 @@ def sample_training_prompt(kind: str, rng: np.random.Generator) -> TinyPrompt:
             return TinyPrompt(tuple(items), list(RELATIONS)[rng.integers(len(RELATIONS))] if kind == "relation" else None)
 
 
-def make_training_data(counts: dict[str, int], tokenizer: CLIPTokenizer, *, seed: int) -> TrainingData:
+def make_training_data(counts: dict[str, int], *, seed: int) -> TrainingData:
     """Render, encode and caption ``counts[kind]`` clips of every kind; the same arguments give the same data."""
     rng = np.random.default_rng(seed)
-    code = _fit_code(rng)
+    code = fit_code(rng)
     prompts: list[TinyPrompt] = []
     latents: list[Tensor] = []
     kinds = [index for index, kind in enumerate(KINDS) for _ in range(counts.get(kind, 0))]
     for kind in tqdm(kinds, desc="render and encode clips", unit="clip", mininterval=5):
-        prompt, frames = _draw(KINDS[kind], rng)
+        prompt, frames = draw_clip(KINDS[kind], rng)
         prompts.append(prompt)
         latents.append(code.encode(frames).half())
     stacked = torch.stack(latents)
     captions, means = _mean_clips(prompts, stacked)
-    ids = tokenizer([*map(str, prompts), ""], padding="max_length", return_tensors="pt").input_ids
-    return TrainingData(code, stacked, ids[:-1], ids[-1], torch.tensor(kinds), captions, means, tuple(prompts))
+    return TrainingData(code, stacked, torch.tensor(kinds), captions, means, tuple(prompts))
 
 
 def make_training_frames(rng: np.random.Generator, clips: int = 600) -> Tensor:
     """Return uint8 frames ``[frame, rgb, row, column]`` of ``4 * clips`` clips, most of them with several objects."""
-    frames = torch.cat([_draw(kind, rng)[1] for kind in ("one", "two", "two", "three") for _ in range(clips)])
+    frames = torch.cat([draw_clip(kind, rng)[1] for kind in ("one", "two", "two", "three") for _ in range(clips)])
     return (frames * 255).round().to(torch.uint8)
 
 
-def _draw(kind: str, rng: np.random.Generator) -> tuple[TinyPrompt, Tensor]:
+def draw_clip(kind: str, rng: np.random.Generator) -> tuple[TinyPrompt, Tensor]:
+    """Draw a training prompt of one of `KINDS` and frames ``[frame, rgb, row, column]`` in 0..1 for it."""
     while True:
         prompt = sample_training_prompt(kind, rng)
         layout = sample_layout(prompt, rng)
@@ -125,9 +166,10 @@ def _draw(kind: str, rng: np.random.Generator) -> tuple[TinyPrompt, Tensor]:
             return prompt, torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
-def _fit_code(rng: np.random.Generator) -> PatchCode:
+def fit_code(rng: np.random.Generator) -> PatchCode:
+    """Fit the latent code; all bundled models share it, since they share the seed."""
     # Clips of one object are balanced over words: the code must not prefer the colours that training prefers.
-    return fit_patch_code(torch.cat([_draw("one", rng)[1] for _ in range(_CODE_CLIPS)]))
+    return fit_patch_code(torch.cat([draw_clip("one", rng)[1] for _ in range(_CODE_CLIPS)]))
 
 
 def _mean_clips(prompts: list[TinyPrompt], latents: Tensor) -> tuple[Tensor, Tensor]:

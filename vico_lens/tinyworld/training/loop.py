@@ -4,66 +4,56 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vico_lens.errors import ModelError
-from vico_lens.tinyworld.training.data import KINDS, TrainingData
-from vico_lens.tinyworld.training.model import build_denoiser, build_text_encoder, frame_positions
+from vico_lens.tinyworld.training.architecture import Architecture, Networks, architecture_of
+from vico_lens.tinyworld.training.captions import Captions
+from vico_lens.tinyworld.training.composed import make_composed_clips
+from vico_lens.tinyworld.training.data import Drawn, make_training_data
+from vico_lens.tinyworld.training.machine import machine
 from vico_lens.tinyworld.training.optimiser import BatchedMuon
-from vico_lens.tinyworld.training.probe import swapped_direction_loss
+from vico_lens.tinyworld.training.precision import products_in
 from vico_lens.tinyworld.training.recipe import Recipe, Stage
+from vico_lens.tinyworld.training.validation import Validation
 from vico_lens.tinyworld.vocabulary import FRAMES
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+__all__ = ["ClipSource", "load_average", "make_source", "train"]
 
-__all__ = ["Networks", "predict", "train"]
-
-_LEAST_MUON_SIDE = 32  # smaller matrices are embeddings and norms in disguise
-_PROBE_EVERY, _LOG_EVERY = 500, 50
+_VALIDATE_EVERY, _LOG_EVERY = 500, 50
 _CLIP_NORM = 1.0
 
 
-@dataclass(slots=True)
-class Networks:
-    """The two networks that are trained together."""
+class ClipSource(Protocol):
+    """Where clips come from."""
 
-    denoiser: nn.Module
-    text_encoder: nn.Module
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return all parameters, in a fixed order."""
-        return [*self.denoiser.parameters(), *self.text_encoder.parameters()]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return both state dicts."""
-        return {"denoiser": self.denoiser.state_dict(), "text_encoder": self.text_encoder.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load both state dicts."""
-        self.denoiser.load_state_dict(state["denoiser"])
-        self.text_encoder.load_state_dict(state["text_encoder"])
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int) -> Drawn:
+        """Draw `size` clips of kinds in the shares of `mix` for update `step`."""
 
 
-def predict(networks: Networks, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-    """Return the velocity (noise minus clip) for latents ``[clip, channel, frame, y, x]`` at noise levels ``[clip]`` in 0..1."""
-    text = networks.text_encoder(tokens).last_hidden_state.repeat_interleave(noisy.shape[2], dim=0)
-    velocity: Tensor = networks.denoiser(noisy, level * 1000, text, return_dict=False)[0]
-    return velocity
+def make_source(recipe: Recipe) -> Any:
+    """Render what the recipe trains on."""
+    if recipe.source == "composed":
+        return make_composed_clips(recipe.clips["one"], seed=recipe.seed)
+    return make_training_data(recipe.clips, seed=recipe.seed)
 
 
 @dataclass(slots=True)
 class _Training:
     recipe: Recipe
-    data: TrainingData
+    source: ClipSource
+    architecture: Architecture
+    captions: Captions
     networks: Networks
     average: Networks
     optimisers: list[torch.optim.Optimizer]
@@ -72,15 +62,27 @@ class _Training:
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
 
+    @classmethod
+    def begin(cls, recipe: Recipe, source: ClipSource) -> _Training:
+        architecture = architecture_of(recipe, recipe.stages[0].patch)
+        tokenizer = architecture.tokenizer()
+        networks = architecture.networks(tokenizer)
+        generator = torch.Generator().manual_seed(recipe.seed)
+        optimisers = _optimisers(architecture, networks)
+        return cls(recipe, source, architecture, Captions(tokenizer), networks, _frozen(networks), optimisers, generator)
+
     def update(self) -> float:
         stage = self.recipe.stage_at(self.step)
+        if stage.patch != self.architecture.patch:
+            self._refine(stage.patch)
         self._set_rates()
         clips, level, tokens, frames = self._batch(stage)
         noise = torch.randn(clips.shape, generator=self.generator)
         at = level.view(-1, 1, 1, 1, 1)
-        with frame_positions(self.networks.denoiser, frames):
-            velocity = predict(self.networks, (1 - at) * clips + at * noise, level, tokens)
-            loss = (velocity - (noise - clips)).square().mean()
+        with self.architecture.frame_positions(self.networks, frames):
+            with products_in(self.recipe.precision):
+                velocity = self.architecture.velocity(self.networks, (1 - at) * clips + at * noise, level, tokens)
+            loss = (velocity.float() - (noise - clips)).square().mean()
             for optimiser in self.optimisers:
                 optimiser.zero_grad()
             loss.backward()
@@ -91,6 +93,19 @@ class _Training:
         self.step += 1
         return loss.item()
 
+    def _refine(self, patch: int | None) -> None:
+        """Go on with finer patches: the blocks stay, the optimisers start afresh."""
+        coarse, fine = self.architecture, architecture_of(self.recipe, patch)
+        assert coarse.patch is not None
+        tokenizer = self.captions.tokenizer
+        networks = fine.networks(tokenizer)
+        average = _frozen(networks)
+        for old, new in ((self.networks, networks), (self.average, average)):
+            new.denoiser.load_state_dict(fine.refined(old.denoiser.state_dict(), coarse.patch))
+            new.text_encoder.load_state_dict(old.text_encoder.state_dict())
+        self.architecture, self.networks, self.average = fine, networks, average
+        self.optimisers = _optimisers(fine, networks)
+
     def _set_rates(self) -> None:
         factor = self.recipe.rate_at(self.step)
         for optimiser, rate in zip(self.optimisers, (self.recipe.muon_rate, self.recipe.adam_rate), strict=True):
@@ -99,7 +114,7 @@ class _Training:
 
     def _batch(self, stage: Stage) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw clips ``[clip, channel, frame, y, x]``, noise levels ``[clip]``, tokens ``[clip, token]`` and frame numbers."""
-        generator, recipe, data = self.generator, self.recipe, self.data
+        generator, recipe = self.generator, self.recipe
         whole = float(torch.rand(1, generator=generator)) < stage.full_share
         frames = (
             torch.arange(FRAMES)
@@ -107,27 +122,18 @@ class _Training:
             else torch.randperm(FRAMES, generator=generator)[: stage.frames].sort().values
         )
         size = max(2, stage.batch * stage.frames // FRAMES + 1) if whole else stage.batch
-        shares = torch.tensor([stage.mix.get(kind, 0.0) for kind in KINDS])
-        kinds = torch.multinomial(shares, size, replacement=True, generator=generator)
-        pick = torch.rand(size, generator=generator)
-        index = torch.stack(
-            [self._members(int(kind))[int(u * len(self._members(int(kind))))] for kind, u in zip(kinds, pick, strict=True)]
-        )
+        drawn = self.source.draw(stage.mix, size, generator=generator, step=self.step)
         # Stratified noise levels: one from each of `size` equal slices, in random order.
         uniform = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
         level = recipe.shift * uniform / (1 + (recipe.shift - 1) * uniform)
         drop = torch.rand(size, generator=generator) < recipe.caption_dropout
-        to_mean = (torch.rand(size, generator=generator) < recipe.mean_share) & (data.caption[index] >= 0) & ~drop
-        clips = data.latents[index].float()
-        clips[to_mean] = data.means[data.caption[index[to_mean]]]
+        to_mean = (torch.rand(size, generator=generator) < stage.mean_share) & drawn.has_mean & ~drop
+        clips = drawn.latents
+        for clip in to_mean.nonzero().flatten().tolist():
+            clips[clip] = drawn.mean_of(clip)
         level[to_mean] = 1.0
-        tokens = data.tokens[index].clone()
-        tokens[drop] = data.null
+        tokens = self.captions(["" if gone else caption for caption, gone in zip(drawn.captions, drop.tolist(), strict=True)])
         return clips[:, frames].permute(0, 2, 1, 3, 4).contiguous(), level, tokens, frames
-
-    def _members(self, kind: int) -> Tensor:
-        starts = torch.searchsorted(self.data.kind, torch.tensor([kind, kind + 1]))
-        return torch.arange(int(starts[0]), int(starts[1]))
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -138,6 +144,8 @@ class _Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "losses": list(self.losses),
+            "patch": self.architecture.patch,
             "networks": self.networks.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
@@ -146,108 +154,154 @@ class _Training:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        self.recipe.check_continues(Recipe.from_dict(state["recipe"]), state["step"])
+        if state["patch"] != self.architecture.patch:
+            self.architecture = architecture_of(self.recipe, state["patch"])
+            self.networks = self.architecture.networks(self.captions.tokenizer)
+            self.average = _frozen(self.networks)
+            self.optimisers = _optimisers(self.architecture, self.networks)
         self.networks.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], list(state.get("losses", []))
 
 
 def train(
     recipe: Recipe,
-    data: TrainingData,
-    tokenizer: CLIPTokenizer,
+    source: ClipSource,
     folder: Path,
     *,
+    validation: Validation,
     stop_at: int | None = None,
     save_every: float = 180.0,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Networks:
     """Train, or go on from ``folder/checkpoint.pt``, and return the averaged networks.
 
     Parameters
     ----------
     recipe : Recipe
-        What to do. A checkpoint made with another seed or other widths is refused.
-    data : TrainingData
-        From `data.make_training_data` with the same seed.
-    tokenizer : CLIPTokenizer
-        Gives the text encoder its vocabulary.
+        What to do. It may differ from the checkpoint's in updates that are still to come, and in nothing else.
+    source : ClipSource
+        From `make_source` with the same recipe.
     folder : Path
         Takes ``checkpoint.pt`` (written whole, then renamed) and ``log.jsonl``.
+    validation : Validation
+        Measures the averaged networks every 500 updates.
     stop_at : int, optional
         Stop after this many updates in all.
     save_every : float
         Seconds between checkpoints.
+    interrupted : callable
+        Asked after every update whether to save and stop.
 
     Raises
     ------
     ModelError
-        If the checkpoint belongs to another recipe, or the loss is not finite.
+        If the checkpoint belongs to another recipe, the loss is not finite, or the model fails the recipe's gate.
     """
-    torch.manual_seed(recipe.seed)
-    networks = Networks(build_denoiser(recipe.widths), build_text_encoder(tokenizer))
-    average = copy.deepcopy(networks)
-    for parameter in average.parameters():
-        parameter.requires_grad_(False)
-    training = _Training(
-        recipe, data, networks, average, _optimisers(recipe, networks), torch.Generator().manual_seed(recipe.seed)
-    )
+    training = _Training.begin(recipe, source)
     checkpoint = folder / "checkpoint.pt"
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
-        if any(state["recipe"][key] != recipe.as_dict()[key] for key in ("seed", "widths", "clips")):
-            raise ModelError(f"{checkpoint} was made with another seed, width or data: move it away, or use its recipe.")
-        training.load(state)
+        training.load(torch.load(checkpoint, weights_only=False))
+        _drop_lines_after(folder / "log.jsonl", training.step)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": training.step, "seconds": round(training.seconds, 1), "machine": machine()}) + "\n")
     last_save = time.monotonic()
     end = min(recipe.steps, stop_at or recipe.steps)
     with tqdm(total=end, initial=training.step, desc="train", unit="step", mininterval=10) as bar:
         while training.step < end:
-            start = time.monotonic()
+            start = time.process_time()
             loss = training.update()
-            training.seconds += time.monotonic() - start
+            training.seconds += time.process_time() - start
             training.losses.append(loss)
             bar.update()
-            if loss != loss or loss == float("inf"):
+            if not math.isfinite(loss):
                 raise ModelError(
                     f"the loss is {loss} at step {training.step}: the last checkpoint is kept; lower the learning rates."
                 )
-            if training.step % _LOG_EVERY == 0:
-                _log(folder, training)
-            if time.monotonic() - last_save > save_every or training.step == end:
+            entry = _log(folder, training, validation) if training.step % _LOG_EVERY == 0 else {}
+            stop = training.step == end or interrupted()
+            if time.monotonic() - last_save > save_every or "probe" in entry or stop:
                 _save(checkpoint, training.state())
                 last_save = time.monotonic()
+            if "probe_rise" in entry:
+                _check_gate(recipe, training.step, entry["probe_rise"])
+            if stop:
+                break
     return training.average
 
 
-def _optimisers(recipe: Recipe, networks: Networks) -> list[torch.optim.Optimizer]:
-    matrices = [
-        p
-        for name, p in networks.denoiser.named_parameters()
-        if p.ndim == 2 and "block" in name and min(p.shape) >= _LEAST_MUON_SIDE
-    ]
+def load_average(recipe: Recipe, folder: Path) -> tuple[Architecture, Networks]:
+    """Return the averaged networks of ``folder/checkpoint.pt``, finished or not, with their architecture.
+
+    Raises
+    ------
+    ModelError
+        If there is no checkpoint, or it belongs to another recipe.
+    """
+    checkpoint = folder / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise ModelError(f"expected a checkpoint in {folder}, got none: train first.")
+    state = torch.load(checkpoint, weights_only=False)
+    recipe.check_continues(Recipe.from_dict(state["recipe"]), state["step"])
+    architecture = architecture_of(recipe, state["patch"])
+    networks = architecture.networks(architecture.tokenizer())
+    networks.load_state_dict(state["average"])
+    return architecture, networks
+
+
+def _frozen(networks: Networks) -> Networks:
+    average = copy.deepcopy(networks)
+    for parameter in average.parameters():
+        parameter.requires_grad_(False)
+    return average
+
+
+def _optimisers(architecture: Architecture, networks: Networks) -> list[torch.optim.Optimizer]:
+    recipe = architecture.recipe
+    matrices = [p for name, p in networks.denoiser.named_parameters() if architecture.takes_muon(name, p)]
     chosen = {id(p) for p in matrices}
     rest = [p for p in networks.parameters() if id(p) not in chosen]
     return [
-        BatchedMuon(matrices, lr=recipe.muon_rate),
+        BatchedMuon(matrices, lr=recipe.muon_rate, precision=getattr(torch, recipe.precision)),
         torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.97), weight_decay=1e-3),
     ]
 
 
-def _log(folder: Path, training: _Training) -> None:
+def _log(folder: Path, training: _Training, validation: Validation) -> dict[str, Any]:
+    recipe, step = training.recipe, training.step
     entry: dict[str, Any] = {
-        "step": training.step,
+        "step": step,
         "seconds": round(training.seconds, 1),
-        "stage": training.recipe.stage_at(training.step - 1).name,
+        "stage": recipe.stage_at(step - 1).name,
         "loss": round(sum(training.losses) / len(training.losses), 5),
-        "rate": round(training.recipe.rate_at(training.step - 1), 4),
+        "rate": round(recipe.rate_at(step - 1), 4),
     }
     training.losses.clear()
-    if training.step % _PROBE_EVERY == 0:
-        entry |= swapped_direction_loss(training.average, training.data)
+    if step % _VALIDATE_EVERY == 0:
+        entry |= validation.measure(training.architecture, training.average, training.captions)
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
+    return entry
+
+
+def _check_gate(recipe: Recipe, step: int, rise: float) -> None:
+    if recipe.gate is not None and step == recipe.gate.step and rise < recipe.gate.rise:
+        raise ModelError(
+            f"the loss rises by only {rise} at update {step} when the direction word is swapped, not by {recipe.gate.rise}: the "
+            "model does not learn to move. Change the recipe for the updates to come, or start again."
+        )
+
+
+def _drop_lines_after(log: Path, step: int) -> None:
+    """Forget what was logged after the checkpoint, since it is done again."""
+    if log.exists():
+        kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        log.write_text("".join(kept))
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:

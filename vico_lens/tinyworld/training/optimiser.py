@@ -43,9 +43,15 @@ class BatchedMuon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], lr: float = 0.015, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.015,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.precision = precision
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure: the loss is never re-evaluated
@@ -63,7 +69,7 @@ class BatchedMuon(torch.optim.Optimizer):
                 update = update.T if tall else update
                 by_shape.setdefault((update.shape[0], update.shape[1]), []).append((parameter, update, tall))
             for members in by_shape.values():
-                steps = orthogonalise(torch.stack([update for _, update, _ in members]))
+                steps = orthogonalise(torch.stack([update for _, update, _ in members]).to(self.precision)).float()
                 for (parameter, _, tall), direction in zip(members, steps, strict=True):
                     stretch = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -16,12 +16,13 @@ from vico_lens.vocabulary.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FAMILIES", "Family", "Forward", "Rule", "Unfolded", "denoisers", "family_of", "rule_for"]
+__all__ = ["FAMILIES", "Family", "Forward", "Rule", "Unfolded", "denoisers", "family_of", "follows_conventions", "rule_for"]
 
 FAMILIES: Registry[Family] = Registry("model family", "vico_lens.families")
 """All rows by name."""
 
-for _family in (*unets.FAMILIES, *separate.FAMILIES, *joint.FAMILIES):
+_BUILT_IN = (*unets.FAMILIES, *separate.FAMILIES, *joint.FAMILIES)
+for _family in _BUILT_IN:
     FAMILIES.add(_family.name, _family)
 
 
@@ -65,6 +66,15 @@ def family_of(pipe: object) -> Family:
     from vico_lens.tracing.families.unknown import made_up
 
     return made_up(pipe)
+
+
+def follows_conventions(pipe: object, family: Family, stock: bool) -> bool:
+    """Whether the running code of a pipeline keeps to the conventions of its row (order of branches and passes).
+
+    The code of diffusers does, and a class that a row of another package names. A class of one's own may do otherwise, though
+    its base class is in the table.
+    """
+    return stock or (family not in _BUILT_IN and type(pipe).__name__ in family.pipelines)
 
 
 def denoisers(pipe: object, family: Family | None = None) -> dict[str, nn.Module]:

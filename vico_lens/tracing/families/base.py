@@ -18,7 +18,7 @@ from vico_lens.vocabulary.schema import Branch, Grid, Kind
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vico_lens.tracing.interception import Attended
+    from vico_lens.tracing.raw_calls import Attended
 
 __all__ = ["Axis", "Family", "Forward", "Grid", "LeftOut", "Reader", "Rule", "Unfolded", "unwrapped"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vico_lens.errors import TracingError
 from vico_lens.tracing.families.base import Axis, Family, Forward, Grid, Rule, Unfolded
-from vico_lens.tracing.interception import Attended, RawCall
+from vico_lens.tracing.raw_calls import Attended, RawCall
 
 __all__ = ["LEVEL", "MASKED", "additive", "grid_of", "plain", "read", "sizes", "split_rows"]
 
@@ -63,7 +63,7 @@ def read(run: Attended, rule: Rule, family: Family, forward: Forward, rows: Sequ
 
 def plain(run: Attended, rule: Rule, forward: Forward, rows: Sequence[int], *, text_last: bool = False) -> Iterator[Unfolded]:
     """Unfold a call whose layout the rule says in full; in a joint softmax the text stands first, or behind the video."""
-    raw = run.calls[0 if rule.pick == "first" else -1]
+    raw = _chosen(run, rule, forward)
     batch, heads, queries, keys, channels = sizes(raw)
     grid, text = grid_of(run, rule, forward, batch, queries)
     fold = tuple(grid[_AXES.index(axis)] for axis in rule.fold)
@@ -95,6 +95,32 @@ def plain(run: Attended, rule: Rule, forward: Forward, rows: Sequence[int], *, t
             probabilities = None if probabilities is None else _roll(probabilities, roll)
         tokens = keys if rule.kind == "cross" else text
         yield Unfolded(row, grid, heads, channels, tokens, query, key, call.scale, bias, probabilities)
+
+
+def _chosen(run: Attended, rule: Rule, forward: Forward) -> RawCall:
+    """Choose the call of a module that counts, where it makes several.
+
+    Raises
+    ------
+    TracingError
+        If two of them could be it: processors that attend to a second text do that (normalized attention guidance).
+    """
+    call = run.calls[0 if rule.pick == "first" else -1]
+    if len(run.calls) == 1:
+        return call
+    fits = [other for other in run.calls if sizes(other)[3] == forward.text]
+    if rule.kind == "cross" and len(fits) == 1:
+        return fits[0]
+    alike = [other for other in run.calls if sizes(other)[2:4] == sizes(call)[2:4]]
+    processor = getattr(run.owner, "processor", None)
+    if len(alike) > 1 and processor is not None and not type(processor).__module__.startswith("diffusers."):
+        raise TracingError(
+            f"{run.denoiser}.{run.module}: expected one attention call to the text, got {len(alike)} of the same size from "
+            f"{type(processor).__name__}, a processor that diffusers does not have: which of them holds the prompt cannot be "
+            "told. Put the stock processor back while tracing (in diffusers: model.set_default_attn_processor()), or register a "
+            "Family whose Rule for this module has a `read` function."
+        )
+    return call
 
 
 def sizes(raw: RawCall) -> tuple[int, int, int, int, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vico_lens.errors import TracingError
 from vico_lens.tracing.families.base import Family, Forward, LeftOut, Rule, Unfolded
 from vico_lens.tracing.families.reader import MASKED, plain, sizes
-from vico_lens.tracing.interception import Attended, RawCall
+from vico_lens.tracing.raw_calls import Attended, RawCall
 
 __all__ = ["compressed_text", "reordered_text", "unless_decoder", "with_history"]
 

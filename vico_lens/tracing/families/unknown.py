@@ -17,7 +17,7 @@ from torch import nn
 from vico_lens.errors import InputError, TracingError
 from vico_lens.tracing.families.base import Axis, Family, Forward, Rule
 from vico_lens.tracing.families.reader import sizes
-from vico_lens.tracing.interception import Attended
+from vico_lens.tracing.raw_calls import Attended
 
 __all__ = ["inferred_rule", "made_up"]
 
