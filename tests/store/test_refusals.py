@@ -151,7 +151,7 @@ def test_a_request_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
 
 
 def test_misuse_of_the_writer() -> None:
-    with pytest.raises(InputError, match="form: expected one of auto, weights, factors; got 'maps'"):
+    with pytest.raises(InputError, match="form: expected one of auto, weights, factors, given; got 'maps'"):
         TraceWriter(None, form="maps")  # type: ignore[arg-type]
     writer = TraceWriter(None)
     with pytest.raises(StoreError, match="expected start"):

@@ -166,23 +166,12 @@ class LazyWeights(BackendArray):
         self._read = read
         self._limit = limit
 
-    @property
-    def source(self) -> FactorSource:
-        """The factors of the group."""
-        assert self._factors is not None  # opened with the group, if any layer has them
-        return self._factors
-
-    def has_factors(self, layer: int) -> bool:
-        """Whether a layer is computed from query and key."""
-        return self._factors is not None and self._forms[layer] == "factors"
-
     def stored(self, leading: tuple[int, ...], heads: np.ndarray) -> dict[str, Any]:
         """Return one call as it is stored: its ``weights``, or its ``query``, ``key``, ``scale`` and ``bias``."""
         layer = leading[-1]
         if self._forms[layer] == "weights":
             return {"weights": self._read(self._name, (*leading, heads, ...))}
-        source = self._factors
-        assert source is not None  # opened with the group
+        source = self.source
         channels = slice(0, source.head_size[layer])
         call: dict[str, Any] = {name: source.read(name, (*leading, heads, ..., channels)) for name in ("query", "key")}
         call["scale"] = source.scale[layer] * (float(source.read("gain", leading)) if source.gain else 1.0)
@@ -193,6 +182,16 @@ class LazyWeights(BackendArray):
                 shape[axis] = size
             call["bias"] = values.reshape(shape)
         return call
+
+    @property
+    def source(self) -> FactorSource:
+        """The factors of the group."""
+        assert self._factors is not None  # opened with the group, if any layer has them
+        return self._factors
+
+    def has_factors(self, layer: int) -> bool:
+        """Whether a layer is computed from query and key."""
+        return self._factors is not None and self._forms[layer] == "factors"
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Compute or read what `key` selects."""
