@@ -201,7 +201,7 @@ class BranchReader:
             return Labels(tuple(self.rows), "given")
         states = text_states(self.family, forward)
         known: list[Branch | None] = [None] * forward.batch
-        if states is not None and self.texts is not None:
+        if states is not None and not states.is_meta and self.texts is not None:
             known = self.texts.branches(states, forward.batch, call)
         if self.passes is not None:
             return Labels(_by_turn(self.passes, known, forward.batch, turn), "given")
