@@ -14,7 +14,7 @@ from vico_lens.vocabulary.selection import Heads, Layers, Steps, listed, matches
 
 __all__ = ["Capture", "parse_bytes"]
 
-Halves = Literal["cond", "uncond", "both"]
+RecordedBranches = Literal["cond", "uncond", "both"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -70,7 +70,7 @@ class Capture:
     dtype : str
         ``model`` for the dtype that the model computes in, ``float32`` or ``float16``.
     branch : str
-        Guidance half: ``cond``, ``uncond`` or ``both``.
+        Guidance branch: ``cond``, ``uncond`` or ``both``.
     budget : str, int or None
         Bytes that the capture may take, such as ``"4GB"``; more is refused before anything is recorded.
 
@@ -91,14 +91,14 @@ class Capture:
     heads: Heads = None
     store: Form = "auto"
     dtype: Precision = "model"
-    branch: Halves = "cond"
+    branch: RecordedBranches = "cond"
     budget: str | int | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("store", self.store, get_args(Form)),
             ("dtype", self.dtype, get_args(Precision)),
-            ("branch", self.branch, get_args(Halves)),
+            ("branch", self.branch, get_args(RecordedBranches)),
             *(("kinds", kind, KINDS) for kind in ([] if self.kinds is None else listed(self.kinds))),
         ):
             if value not in allowed:
@@ -120,7 +120,7 @@ class Capture:
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """Guidance halves to record."""
+        """Guidance branches to record."""
         return ("cond", "uncond") if self.branch == "both" else (self.branch,)
 
     @property

@@ -51,7 +51,8 @@ def find_latents(pipe: Any) -> tuple[FrameType, Tensor]:
     latents = call.latents
     if latents is None:
         raise BalanceError(
-            f"expected {type(pipe).__name__}.__call__ to hold a tensor named `latents`, got {type(call.locals.get('latents')).__name__}; "
+            f"expected {type(pipe).__name__}.__call__ to hold a tensor named `latents`, got "
+            f"{type(call.locals.get('latents')).__name__}; "
             "its sampling loop keeps them elsewhere, so balancing cannot reach them."
         )
     if latents.is_inference() or torch.is_inference_mode_enabled():
