@@ -15,7 +15,7 @@ from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.dry_forward import DryCalls, dry_calls
 from vico_lens.vocabulary.schema import AttentionCall, AttentionSite, factor_dims, softmax_dims
 
-__all__ = ["Cost", "branches_of", "check_budget", "cost_of", "site_bytes", "steps_of", "total_bytes"]
+__all__ = ["Cost", "check_budget", "cost_of", "halves_of", "site_bytes", "steps_of", "total_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Cost:
     call : AttentionCall
         One of its calls.
     rows : int
-        Calls a step: prompt rows times guidance branches.
+        Calls a step: prompt rows times guidance halves.
     weights, factors : int
         Bytes a step, as maps and as query and key; factors are 0 where the model gives its softmax only.
     """
@@ -44,7 +44,7 @@ class Cost:
         return {"weights": self.weights, "factors": self.factors}.get(form, min(self.weights, self.factors))
 
 
-def cost_of(calls: Iterable[AttentionCall], capture: Capture, branches: int = 1) -> list[Cost]:
+def cost_of(calls: Iterable[AttentionCall], capture: Capture, halves: int = 1) -> list[Cost]:
     """Return the cost of every site that a capture selects, in order of execution.
 
     Parameters
@@ -53,8 +53,8 @@ def cost_of(calls: Iterable[AttentionCall], capture: Capture, branches: int = 1)
         Of one denoiser forward.
     capture : Capture
         What to record.
-    branches : int
-        Guidance branches that each call stands for.
+    halves : int
+        Guidance halves that each call stands for.
     """
     costs: dict[str, Cost] = {}
     for call in calls:
@@ -62,7 +62,7 @@ def cost_of(calls: Iterable[AttentionCall], capture: Capture, branches: int = 1)
             continue
         known = costs.get(call.site.module)
         if known is not None:
-            rows = known.rows + branches
+            rows = known.rows + halves
             costs[call.site.module] = replace(
                 known, rows=rows, weights=known.weights // known.rows * rows, factors=known.factors // known.rows * rows
             )
@@ -71,8 +71,14 @@ def cost_of(calls: Iterable[AttentionCall], capture: Capture, branches: int = 1)
         sample = call.query if call.query is not None else call.probabilities
         assert sample is not None
         weights, factors = site_bytes(call.site, _itemsize(capture, sample.dtype), None if heads is None else len(heads))
-        factors = 0 if call.query is None else factors + (0 if call.bias is None else _distinct(call.bias) * 4)
-        costs[call.site.module] = Cost(call, branches, branches * weights, branches * factors)
+        if capture.tokens is not None and call.site.kind == "cross":
+            weights = weights // call.site.tokens * capture.most_tokens(call.site)
+        factors = (
+            0
+            if call.query is None or (capture.tokens is not None and call.site.kind == "cross")
+            else factors + (0 if call.bias is None else _distinct(call.bias) * 4)
+        )
+        costs[call.site.module] = Cost(call, halves, halves * weights, halves * factors)
     return list(costs.values())
 
 
@@ -109,15 +115,15 @@ def check_budget(pipe: Any, moment: Pass, capture: Capture) -> None:
         return
     dry = dry_calls(pipe, moment, capture.branches)
     steps = steps_of(moment, capture)
-    branches = branches_of(moment, dry, capture)
-    need = total_bytes(cost_of(dry.calls, capture, branches), capture.store, steps)
+    halves = halves_of(moment, dry, capture)
+    need = total_bytes(cost_of(dry.calls, capture, halves), capture.store, steps)
     if need <= budget:
         return
     fits = []
     for words, other in _smaller(capture, steps):
-        fewer = 1 if other.branch != capture.branch and branches > 1 else branches
+        fewer = 1 if other.branch != capture.branch and halves > 1 else halves
         size = total_bytes(cost_of(dry.calls, other, fewer), other.store, steps_of(moment, other))
-        if other.branch != capture.branch and branches == 1:
+        if other.branch != capture.branch and halves == 1:
             size //= 2
         if 0 < size <= budget:
             fits.append(f"{words} ({_human(size)})")
@@ -133,8 +139,8 @@ def steps_of(moment: Pass, capture: Capture) -> int:
     return 1 if timesteps is None else len(capture.chosen_steps(len(timesteps)))
 
 
-def branches_of(moment: Pass, dry: DryCalls, capture: Capture) -> int:
-    """Return how many branches each dry call stands for: two where they come in passes of their own and both are asked for."""
+def halves_of(moment: Pass, dry: DryCalls, capture: Capture) -> int:
+    """Return how many halves each dry call stands for: two where halves come in passes of their own and both are asked for."""
     labelled = {label[0] for label in moment.labels if label is not None}
     return len(capture.branches) if labelled != {"cond", "uncond"} else 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vico_lens.tracing.capture import Capture
-from vico_lens.tracing.cost.budget import branches_of, cost_of, steps_of, total_bytes
+from vico_lens.tracing.cost.budget import cost_of, halves_of, steps_of, total_bytes
 from vico_lens.tracing.cost.dry_forward import dry_calls, first_moment
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def estimate(
     -------
     xarray.Dataset
         Along ``site``: ``kind``, ``frames``, ``rows``, ``columns``, ``tokens``, ``heads``, ``head_size``, and for the whole run
-        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression. Scalars: ``total_bytes``, ``steps``,
-        and with `measure` ``seconds``, which the denoising takes if it is traced, and ``seconds_untraced``; text encoder and
-        decoder are not in them. Attributes: ``capture``, and ``forward``: fake or real.
+        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression, and at most where ``Capture(tokens=...)`` names
+        words. Scalars: ``total_bytes``, ``steps``, and with `measure` ``seconds``, which the denoising takes if it is traced, and
+        ``seconds_untraced``; text encoder and decoder are not in them. Attributes: ``capture``, and ``forward``: fake or real.
 
     Raises
     ------
@@ -64,8 +64,8 @@ def estimate(
     call = {"generator": torch.Generator().manual_seed(0)} | call
     moment = first_moment(pipe, lambda: pipe(prompt=prompt, **call))
     dry = dry_calls(pipe, moment, capture.branches)
-    branches, steps = branches_of(moment, dry, capture), steps_of(moment, capture)
-    costs = cost_of(dry.calls, capture, branches)
+    halves, steps = halves_of(moment, dry, capture), steps_of(moment, capture)
+    costs = cost_of(dry.calls, capture, halves)
     columns: dict[str, list[Any]] = {
         "kind": [cost.call.site.kind for cost in costs],
         **{name: [cost.call.site.grid[axis] for cost in costs] for axis, name in enumerate(("frames", "rows", "columns"))},
@@ -79,7 +79,7 @@ def estimate(
         from vico_lens.tracing.cost.timing import time_forward
 
         times = time_forward(pipe, moment, dry, capture)
-        scalars["seconds_untraced"], scalars["seconds"] = times.of_run(_passes(pipe, moment), steps * branches)
+        scalars["seconds_untraced"], scalars["seconds"] = times.of_run(_passes(pipe, moment), steps * halves)
     return xr.Dataset(
         {name: ("site", np.array(values)) for name, values in columns.items()} | scalars,
         coords={"site": [cost.call.site.module for cost in costs]},
@@ -90,6 +90,6 @@ def estimate(
 def _passes(pipe: Any, moment: Pass) -> int:
     """Denoiser forwards of the whole call."""
     timesteps = None if moment.call is None else moment.call.timesteps
-    branches = {label[0] for label in moment.labels if label is not None}
-    guided = branches != {"cond", "uncond"} and getattr(pipe, "do_classifier_free_guidance", False) is True
+    halves = {label[0] for label in moment.labels if label is not None}
+    guided = halves != {"cond", "uncond"} and getattr(pipe, "do_classifier_free_guidance", False) is True
     return (1 if timesteps is None else len(timesteps)) * (2 if guided else 1)
