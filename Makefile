@@ -23,7 +23,7 @@ help:
 	@echo "make lint types rooms     ruff, mypy, import-linter"
 	@echo "make docs bench       build the documentation into site/; run the benchmarks"
 	@echo "make check-all        test, test-oldest, lint, types, rooms, docs"
-	@echo "make tinyworld-model  train a bundled model again, MODEL=unet or joint (hours; resumes from runs/)"
+	@echo "make tinyworld-model  train a bundled model again, MODEL=unet, joint or cosmos (hours; resumes from runs/)"
 	@echo "make clean            remove .venv, caches and build outputs"
 
 $(VENV)/bin/python:

@@ -244,6 +244,46 @@ a clownfish hides in an anemone | clownfish; anemone
 a mechanic tightens bolts under a car | mechanic; bolts; car
 a jaguar ambushes a capybara near the riverbank | jaguar; capybara; riverbank
 three nuns play football in a courtyard | nuns; football; courtyard
+a mongoose attacks a cobra in tall grass | mongoose; cobra; tall grass
+three clowns juggle torches under a circus tent | clowns; torches; circus tent
+a hermit crab crawls into an empty shell | hermit crab; empty shell
+a welder joins two steel beams | welder; steel beams
+two sumo wrestlers collide in a dusty ring | sumo wrestlers; dusty ring
+a barista froths milk behind a counter | barista; milk; counter
+an iguana basks on a volcanic rock | iguana; volcanic rock
+a marching band parades down a boulevard | marching band; boulevard
+a toucan nibbles a papaya while a sloth dozes | toucan; papaya; sloth
+rain drips from a tin roof onto a barrel | rain; tin roof; barrel
+a geisha folds a paper fan | geisha; paper fan
+four astronauts float inside a space station | astronauts; space station
+the conductor raises his baton | conductor; baton
+a bison herd thunders across the prairie | bison herd; prairie
+a purple octopus opens a treasure chest | purple octopus; treasure chest
+a sailboat, a lighthouse, and a flock of gulls at dawn | sailboat; lighthouse; gulls; dawn
+a beagle digs up a bone | beagle; bone
+an architect sketches a tower on a tablet | architect; tower; tablet
+young lovers kiss under a street lamp | young lovers; street lamp
+a cup of steaming tea next to a stack of books | cup; steaming tea; books
+five ballerinas twirl in white tutus | ballerinas; white tutus
+a grandmother knits socks by the fireplace | grandmother; socks; fireplace
+a shepherd guides sheep through a gate | shepherd; sheep; gate
+a skateboard made of glass rolls along a corridor | skateboard; glass; corridor
+a duck wearing a bowler hat plays the trumpet | duck; bowler hat; trumpet
+a swarm of bees surrounds a beekeeper | bees; beekeeper
+a koala munches eucalyptus leaves | koala; eucalyptus leaves
+an electrician climbs a ladder beside a utility pole | electrician; ladder; utility pole
+macro shot of a dew drop on a spider web | dew drop; spider web
+a rusty bicycle leans against a brick wall | rusty bicycle; brick wall
+a gorilla beats its chest in the jungle | gorilla; chest; jungle
+two chess players shake hands over a board | chess players; hands; board
+a pirate ship sails through a storm at night | pirate ship; storm; night
+a parrot repeats words to a tourist | parrot; words; tourist
+candles flicker in a dark chapel | candles; dark chapel
+a mole peeks out of a burrow | mole; burrow
+a crowd watches fireworks over a harbour | crowd; fireworks; harbour
+a diver explores a sunken ship | diver; sunken ship
+the moon reflects on a calm lake | moon; calm lake
+a hiker lights a campfire | hiker; campfire
 """)
 """Prompt to its noun phrases, in the order of the prompt."""
 
@@ -485,5 +525,55 @@ a waiter carries a tray to the left | waiter: left; tray: left
 a sailor hoists a flag | sailor: none; flag: up
 the clouds move rightward while the moon stays still | clouds: right; moon: still
 a butterfly flutters upward from a flower | butterfly: up; flower: none
+a rabbit sprints to the left across a meadow | rabbit: left; meadow: none
+a steam locomotive chugs from right to left | steam locomotive: left
+a leopard slinks towards the right side of a jungle path | leopard: right; jungle path: none
+a football rolls leftwards on a lawn | football: left; lawn: none
+the kite rises higher and higher | kite: up
+a paper plane flies left and a drone flies right | paper plane: left; drone: right
+a delivery van drives left to right past a row of shops | delivery van: right; shops: none
+an old man strolls left along a pier | old man: left; pier: none
+a kayak drifting downstream | kayak: none
+a glass falls from a table and breaks | glass: down; table: none
+a hawk dives down towards a mouse | hawk: down; mouse: none
+a boy on a scooter rides to the right | boy: right; scooter: none
+a beach ball is thrown to the left | beach ball: left
+a dog drags a stick to the right | dog: right; stick: right
+a chef flips a pancake up | chef: none; pancake: up
+a woman stands on the right of a man | woman: still; man: none
+a cat on a sofa looks up | cat: none; sofa: none
+a phone lights up on a desk | phone: none; desk: none
+a truck backs up | truck: none
+a robot shuts down | robot: none
+kids lining up for ice cream | kids: none
+a sunflower opens up | sunflower: none
+a vase to the left of a clock | vase: none; clock: none
+a fish swims in circles | fish: none
+a snowball rolls down a hill, growing larger | snowball: down; hill: none
+a parade moving from the left to the right | parade: right
+a tiger walks to the right, then turns back | tiger: right
+a blimp moves slowly leftward over a stadium | blimp: left; stadium: none
+a feather floats down onto a pillow | feather: down; pillow: none
+a boat goes left while the clouds drift right | boat: left; clouds: right
+a metronome ticking left and right | metronome: none
+a caterpillar inches up a stem | caterpillar: up; stem: none
+a tennis player hits a ball to the right | tennis player: none; ball: right
+a ferry crossing a bay from left to right | ferry: right; bay: none
+a girl pulls a sled uphill | girl: none; sled: none
+a jellyfish ascends through dark water | jellyfish: up; dark water: none
+a plane rising into the clouds | plane: up; clouds: none
+smoke drifting upward | smoke: up
+a cowboy rides right into a saloon | cowboy: none; saloon: none
+a dolphin leaps up out of the sea | dolphin: up; sea: none
+a skater glides towards the left, a puppy follows | skater: left; puppy: none
+a train heading left | train: left
+two balls, one rolling left and one rolling right | balls: none
+a spider descends on a thread | spider: down; thread: none
+a man sitting still on a bench while pigeons walk to the left | man: still; bench: none; pigeons: left
+a red bus passes a blue bus moving to the right | blue bus: right
+a lamp is on the left, a plant is on the right | lamp: none; plant: none
+an otter slides down a muddy bank | otter: down; muddy bank: none
+a balloon pops up from a box | balloon: none; box: none
+a log floats down a river to the right | log: none; river: none
 """)
 """Prompt to things and where each goes: ``left``, ``right``, ``up``, ``down``, ``still`` (it is told to stay), or ``none``."""

@@ -1,7 +1,7 @@
-"""Tables of the documentation that code knows better than people: written into the pages, and checked by a test.
+"""Tables of the documentation that come from code or from results: written into the pages, and checked by a test.
 
 A page holds a table between two comments, ``<!-- table: NAME -->`` and ``<!-- end of table -->``. ``python -m tools.tables``
-brings all of them up to date; ``python -m tools.tables --check`` only says which are not.
+brings all of them up to date; ``python -m tools.tables --check`` only lists the pages that are not.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def saturation() -> str:
 
 
 def choose() -> str:
-    """What each method declares, beside what it was measured to cost and to be worth."""
+    """What each method declares, beside its measured cost and faithfulness."""
     from benchmarks.faithfulness import METHODS
     from benchmarks.faithfulness_table import JSON, text
 
@@ -169,9 +169,26 @@ def drowned() -> str:
 
 
 def measured(name: str, number: int = 0) -> str:
-    """Return a table of ``benchmarks/results/NAME.md``, counted from the top: what a benchmark wrote stands in one place."""
+    """Return a table of ``benchmarks/results/NAME.md`` as the benchmark wrote it; `number` counts its tables from the top."""
     blocks = (DOCS.parent / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
     return [block for block in blocks if block.startswith("|")][number]
+
+
+def study_in_short() -> str:
+    """Return the conditions that answer the study's question, with the columns that one reads first."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in measured("study").splitlines()]
+    columns = [lines[0].index(name) for name in ("condition", "all right", "against plain", "mended / broken", "cost")]
+    rows = {line[0]: [line[column] for column in columns] for line in lines[2:]}
+    shown = (
+        "plain",
+        "default",
+        "best of 3 at step 4",
+        "best of 3, then default",
+        "weakest, sum flow",
+        "vico",
+        "random direction",
+    )
+    return markdown([lines[0][column] for column in columns], [rows[name] for name in shown])
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -187,6 +204,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reliability": reliability,
     "saturation": saturation,
     "study": partial(measured, "study"),
+    "study_in_short": study_in_short,
     "tracing_space": partial(measured, "tracing", 1),
     "tracing_time": partial(measured, "tracing"),
 }

@@ -24,15 +24,18 @@ _HOME = {
     "attribute": "vico_lens.attribution",
     "balance": "vico_lens.intervention.balancing",
     "balance_report": "vico_lens.intervention.balancing",
+    "causal_map": "vico_lens.intervention.knockouts",
     "compare": "vico_lens.attribution.judging.comparison",
     "dominance": "vico_lens.attribution.dominance",
     "estimate": "vico_lens.tracing.cost.estimate",
     "find_concepts": "vico_lens.vocabulary.concepts",
     "invert": "vico_lens.intervention.inversion",
+    "knockout": "vico_lens.intervention.knockouts",
     "load_pipeline": "vico_lens.tracing.pipelines",
     "methods": "vico_lens.attribution.base",
     "open_trace": "vico_lens.store.opening",
     "register_method": "vico_lens.attribution",
+    "save_trace": "vico_lens.store.saving",
     "sweep": "vico_lens.runs.sweeps",
     "trace": "vico_lens.tracing.recording",
 }
@@ -46,16 +49,19 @@ __all__ = [
     "attribute",
     "balance",
     "balance_report",
+    "causal_map",
     "compare",
     "dominance",
     "estimate",
     "find_concepts",
     "invert",
+    "knockout",
     "load_pipeline",
     "methods",
     "open_trace",
     "plot",
     "register_method",
+    "save_trace",
     "sweep",
     "testing",
     "tinyworld",
@@ -72,8 +78,10 @@ if TYPE_CHECKING:
     from vico_lens.errors import VicoLensError
     from vico_lens.intervention.balancing import balance, balance_report
     from vico_lens.intervention.inversion import invert
+    from vico_lens.intervention.knockouts import causal_map, knockout
     from vico_lens.runs.sweeps import sweep
     from vico_lens.store.opening import open_trace
+    from vico_lens.store.saving import save_trace
     from vico_lens.tracing.capture import Capture
     from vico_lens.tracing.cost.estimate import estimate
     from vico_lens.tracing.pipelines import load_pipeline

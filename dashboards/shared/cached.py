@@ -27,6 +27,7 @@ __all__ = [
     "maps",
     "open_tree",
     "quick_look",
+    "rest",
     "routes",
     "video_of",
 ]
@@ -101,6 +102,12 @@ def maps(path: str, version: str, words: tuple[str, ...], step: int, site: str |
     return concept_maps(open_tree(path, version), list(words), step=step, layers=site, heads=None if head is None else [head])
 
 
+@st.cache_data(max_entries=64, show_spinner="Reading maps")
+def rest(path: str, version: str, words: tuple[str, ...], step: int, site: str | None, head: int | None) -> dict[str, float]:
+    """Read how much of the attention to the prompt goes to other words, to start and end, and to padding: mean over the video."""
+    return sites.rest(open_tree(path, version), words, step, site, head)
+
+
 @st.cache_data(max_entries=32, show_spinner="Reading attention between frames")
 def between_frames(path: str, version: str, step: int) -> xr.DataArray:
     """Read how much frames look at each other at one step: ``(frame, key_frame)``."""
@@ -110,12 +117,13 @@ def between_frames(path: str, version: str, step: int) -> xr.DataArray:
 
 
 @st.cache_data(max_entries=32, show_spinner="Following the flow")
-def routes(path: str, version: str, concepts: tuple[str, ...], step: int, carry: str) -> dict[str, nx.DiGraph]:
+def routes(path: str, version: str, concepts: tuple[str, ...], step: int, carry: str, sink: str) -> dict[str, nx.DiGraph]:
     """Solve the network of one step on a grid coarse enough to draw, a graph a concept."""
     from vico_lens import plot
     from vico_lens.attribution.graph import AttentionGraph
 
-    return plot.concept_graphs(AttentionGraph.from_trace(open_tree(path, version), step), list(concepts), carry=carry)
+    graph = AttentionGraph.from_trace(open_tree(path, version), step)
+    return plot.concept_graphs(graph, list(concepts), sink=sink, carry=carry)
 
 
 @st.cache_data(max_entries=32, show_spinner="Comparing methods")

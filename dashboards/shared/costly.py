@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import streamlit as st
 import xarray as xr
 
-from shared import desk, notices
+from shared import notices, runner
 from shared.budget import step_bytes
 from shared.methods import READING
 from shared.opening import Opened
@@ -45,7 +45,7 @@ def costly(
     """
     results: dict[str, Any] = st.session_state.setdefault(_KEPT, {})
     job = f"costly {key}"
-    done = desk.finished(job)
+    done = runner.finished(job)
     if done is not None:
         results[key] = done
         while len(results) > _MOST:
@@ -53,8 +53,8 @@ def costly(
     if key in results:
         kept: T = results[key]
         return kept
-    if desk.running(job):
-        desk.watch(job)
+    if runner.running(job):
+        runner.watch(job)
         return None
     cost = f"{what} computes on {_bytes(size)} of attention" + (f", {len(parts)} times" if len(parts) > 1 else "") + "."
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -63,7 +63,7 @@ def costly(
         return None
     notices.too_large(cost, f"It can be computed anyway, and cancelled. {advice}")
     if st.button("Compute anyway", key=f"ask {job}"):
-        desk.begin_without_model(job, lambda ticket: join(_in_turn(parts, what, ticket)))
+        runner.begin_without_model(job, lambda progress: join(_in_turn(parts, what, progress)))
     return None
 
 
@@ -96,12 +96,12 @@ def costly_influence(opened: Opened, method: str, names: tuple[str, ...], advice
     )
 
 
-def _in_turn(parts: Sequence[Callable[[], T]], what: str, ticket: desk.Ticket) -> list[T]:
+def _in_turn(parts: Sequence[Callable[[], T]], what: str, progress: runner.Progress) -> list[T]:
     results = []
     for number, part in enumerate(parts):
-        ticket.report(f"{what}: part {number + 1} of {len(parts)}", number, len(parts))
+        progress.report(f"{what}: part {number + 1} of {len(parts)}", number, len(parts))
         results.append(part())
-    ticket.check()
+    progress.check()
     return results
 
 

@@ -23,6 +23,7 @@ from vico_lens.report.media import caption
 __all__ = [
     "basis",
     "bullets",
+    "chip_colours",
     "concept_mark",
     "draw",
     "facts",
@@ -62,6 +63,16 @@ def lead(title: str, aside: Any = None) -> None:
 def concept_mark(name: str, colours: Mapping[str, str]) -> Markup:
     """Write a concept's name in its colour."""
     return foreign(name, class_="concept", style=f"--tint:{colours[name]}")
+
+
+def chip_colours(key: str, tints: Sequence[str]) -> None:
+    """Give the chips of a multiselect the colours of their words, in order; `key` is the widget's."""
+    rules = [
+        f'.st-key-{key} span[data-baseweb="tag"]:nth-of-type({place}) {{ background: transparent; box-shadow: inset 0 0 0 2px '
+        f"{tint}; color: inherit; }}"
+        for place, tint in enumerate(tints, start=1)
+    ]
+    st.html(f"<style>{' '.join(rules)}</style>")
 
 
 def prompt_line(prompt: str, names: Sequence[str], colours: Mapping[str, str], cut: object = None) -> None:

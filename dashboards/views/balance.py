@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from shared import desk, layout, notices, state
+from shared import layout, notices, runner, state
 from vico_lens import plot
+from vico_lens.attribution.facade import DEFAULT_METHOD
 from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
 from vico_lens.runs.single_run import verdict_text
 
@@ -32,7 +33,7 @@ def asked() -> PairSettings | None:
         strength = third.number_input("Strength", 0.1, 20.0, demo.strength, 0.1, help="1 is the preset's own size of an update.")
         steps = fourth.number_input("Steps", 1, MOST_STEPS, demo.steps)
         seed = fifth.number_input("Seed", 0, 2**31 - 1, demo.seed)
-        pressed = st.form_submit_button("Run both", type="primary", disabled=desk.running(JOB))
+        pressed = st.form_submit_button("Run both", type="primary", disabled=runner.running(JOB))
     own = None if objective == OWN else objective
     return PairSettings(prompt, tuple(concepts), preset, own, strength, int(steps), int(seed)) if pressed else None
 
@@ -44,7 +45,7 @@ def compare(pair: Pair) -> None:
     look = {"colours": state.colours(names), "theme": state.theme()}
     layout.prompt_line(pair.settings.prompt, names, look["colours"])
     layout.facts({"plain": verdict_text(pair.plain.verdict), "balanced": verdict_text(pair.balanced.verdict)})
-    methods = list(pair.plain.influence)
+    methods = sorted(pair.plain.influence, key=lambda name: name != DEFAULT_METHOD)  # the same default as on every page
     method = st.segmented_control(
         "Influence by",
         methods,
@@ -81,15 +82,15 @@ layout.heading(
     "Balance: give every word its share", "One prompt and one seed, sampled plainly and balanced by the bundled model."
 )
 settings = asked()
-if desk.running(JOB):
-    desk.watch(JOB)
+if runner.running(JOB):
+    runner.watch(JOB)
 elif settings is not None:
     with notices.guarded("This cannot be run."):
         check_settings(settings)
-        desk.begin(JOB, lambda pipe, ticket: run_pair(pipe, settings, ticket))
-elif (pair := desk.finished(JOB)) is not None:
+        runner.begin(JOB, lambda pipe, progress: run_pair(pipe, settings, progress))
+elif (pair := runner.finished(JOB)) is not None:
     st.session_state[PAIR] = pair
 if PAIR in st.session_state:
     compare(st.session_state[PAIR])
-elif not desk.running(JOB):
+elif not runner.running(JOB):
     notices.empty("Nothing has been run yet.", "“Run both” takes about ten seconds on a laptop; it can be cancelled at any step.")

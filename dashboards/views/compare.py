@@ -1,11 +1,13 @@
-"""Compare: the same question to several methods; where they agree, the finding does not hang on one of them."""
+"""Compare: several methods on one trace; where they agree, the finding does not depend on the choice of one."""
 
 from __future__ import annotations
 
 import streamlit as st
+import xarray as xr
 
 from shared import cached, layout, notices, state
 from shared.budget import plan
+from shared.costly import costly_influence
 from shared.methods import READING
 from shared.panels import map_panels, show
 from vico_lens import plot
@@ -29,20 +31,23 @@ if len(chosen) < 2:
     notices.empty("Choose at least two methods to compare.")
     st.stop()
 
-found, left_out = {}, []
+found = {}
 with notices.guarded("A method could not be computed."):
     for method in chosen:
         todo = plan(opened.tree, method)
+        influence = None
         if cached.is_kept(str(opened.path), method):
-            found[method] = cached.influence(*opened.key, method, names)
+            influence = cached.influence(*opened.key, method, names)
         elif todo.method == method:
-            found[method] = cached.influence(*opened.key, method, names, todo.steps)
+            influence = cached.influence(*opened.key, method, names, todo.steps)
         else:
-            left_out.append(READING[method].title)
-if left_out:
-    notices.too_large(f"{', '.join(left_out)}: left out, a step of this trace is too large to compute on unasked.", "")
+            influence = costly_influence(opened, method, names, "The other methods are compared without it.")
+        if influence is not None:
+            found[method] = influence
 if len(found) < 2:
     st.stop()
+if all("step" in values.dims for values in found.values()):
+    found = dict(zip(found, xr.align(*found.values(), join="inner"), strict=True))  # compared on the steps that all of them have
 
 tables = {method: dominance(influence) for method, influence in found.items()}
 leaders = plot.method_maps_numbers(found)["leader"].values.tolist()

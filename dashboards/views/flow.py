@@ -1,4 +1,4 @@
-"""Flow: how much can pass from the words to the video, what proves it, where it is cut, and by which way it goes."""
+"""Flow: how much can pass from the words to the video, what proves it, where it is cut, and which way it takes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import streamlit as st
 
 from shared import cached, layout, notices, state
 from shared.budget import UNASKED, step_bytes
+from shared.costly import costly_influence
 from shared.methods import READING, choose_method
 from shared.verdicts import certificate_words, flow_headline, flow_rows
 from vico_lens import plot
@@ -26,25 +27,25 @@ exact = method == "max_flow"
 with second:
     sink = st.selectbox("Into", list(SINKS), format_func=SINKS.get, key="sink", bind="query-params", disabled=not exact)
 with third:
-    scope = st.selectbox("Through", list(SCOPES), format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact)
+    scope = st.selectbox(
+        "Through", list(SCOPES), index=1, format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact
+    )
 with fourth:
     state.valid_choice("step", steps)
     step = int(st.selectbox("Step", steps, index=len(steps) // 2, key="step", bind="query-params"))
 
-needed = step_bytes(opened.tree, ("cross", "joint") if method == "cross_attention" else None)
-if needed > 2 * UNASKED:
-    with head:
-        layout.heading("This trace is too large to solve here unasked", opened.label)
-    notices.too_large(
-        f"One step of this trace holds {needed / 1e9:.1f} GB of attention.",
-        f"On the command line: vico-lens attribute TRACE --method {method} --step {step}. Summed cross-attention and the Maps "
-        "page read less.",
-    )
-    st.stop()
-
+needed = step_bytes(opened.tree, method)
+options = (("scope", scope), ("sink", sink)) if exact else ()
 with notices.guarded("The flow could not be computed."):
-    options = (("scope", scope), ("sink", sink)) if exact else ()
-    flow = cached.influence(*opened.key, method, names, (step,), options)
+    if needed <= 2 * UNASKED:
+        flow = cached.influence(*opened.key, method, names, (step,), options)
+    else:
+        advice = "Summed cross-attention and the Maps page compute on less."
+        flow = costly_influence(opened, method, names, advice, steps=[step], **dict(options))
+    if flow is None:
+        with head:
+            layout.heading("This trace is large: nothing has been computed yet", opened.label)
+        st.stop()
     with head:
         layout.heading(flow_headline(flow, names, colours), f"{READING[method].what} Denoising step {step}.")
         layout.prompt_line(opened.prompt, names, colours, opened.tree.attrs.get("prompt_cut"))
@@ -56,14 +57,18 @@ with notices.guarded("The flow could not be computed."):
         layout.lead("The numbers", f"What reaches the video, in {READING[method].unit}.")
         layout.facts(flow_rows(flow, names))
 
-layout.lead("By which way", "From the words through the layers to the frames. The minimum cut is marked.")
+layout.lead("Which way it takes", "From the words through the layers to the frames. The minimum cut is marked.")
 carry = st.segmented_control(
     "Show", ["rollout", "max_flow"], format_func={"rollout": "what arrives (rollout)", "max_flow": "a maximum flow"}.get,
     default="rollout", required=True, key="carry", bind="query-params",
 )  # fmt: skip
-with notices.guarded("The way could not be drawn."):
-    layout.draw(plot.sankey(cached.routes(*opened.key, names, step, carry), colours=colours, theme=state.theme()), "sankey")
+into = "video" if sink == "video" else "frame"
+with notices.guarded("The flow could not be drawn."):
+    if needed <= 2 * UNASKED:
+        graphs = cached.routes(*opened.key, names, step, carry, into)
+        layout.draw(plot.sankey(graphs, colours=colours, theme=state.theme()), "sankey")
     layout.note(
-        "Drawn on a grid of two by two places a frame, so that it can be seen; numbers above are on the full grid. "
-        "A maximum flow is one of many: where the video is full, it is the same for every concept; rollout tells them apart."
+        f"{'Each frame' if into == 'frame' else 'The whole video'} takes what arrives; the whole network of denoising step {step}, "
+        "on a grid of two by two places a frame, so that it can be drawn. The values and cuts above are those of the full grid. "
+        "A maximum flow is one of many: where the video is full it is the same for every concept. Rollout tells them apart."
     )

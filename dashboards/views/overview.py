@@ -71,7 +71,7 @@ layout.lead("What to do next")
 NEXT = {
     "maps": ("Look at single maps", "Which site and head reads which word, frame by frame."),
     "flow": ("Follow the flow", "How much can pass from a word to the video, and what holds it back."),
-    "compare": ("Ask other methods", "Whether the finding hangs on one of them."),
+    "compare": ("Ask other methods", "Whether the finding depends on the choice of one."),
     "balance": ("Balance it", "Sample the prompt again with the weakest concept lifted."),
 }
 for column, (page, (title, why)) in zip(st.columns(len(NEXT), gap="medium"), NEXT.items(), strict=True):

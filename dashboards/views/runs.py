@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 import xarray as xr
 
-from shared import desk, layout, notices, state
+from shared import layout, notices, runner, state
 from shared.launch import launched
 from shared.runs import BUNDLED, kept_video, measures, open_sweep, table_of
 from shared.scratch import scratch
@@ -73,13 +73,13 @@ def one_run(folder: Path, index: xr.Dataset) -> None:
             st.image(
                 plot.filmstrip(enlarge(video, larger), gap=8), width="stretch", caption=f"{len(video)} frames, from left to right"
             )
-    if desk.running(JOB):
-        desk.watch(JOB)
+    if runner.running(JOB):
+        runner.watch(JOB)
     elif st.button("Trace this run and open it", type="primary"):
         with notices.guarded("This run cannot be made again here."):
             run = recorded_run(row)
-            desk.begin(JOB, lambda pipe, ticket: trace_run(pipe, run, _new_place(run.key), ticket))
-    elif (trace := desk.finished(JOB)) is not None:
+            runner.begin(JOB, lambda pipe, progress: trace_run(pipe, run, _new_place(run.key), progress))
+    elif (trace := runner.finished(JOB)) is not None:
         state.choose_trace(str(trace))
         st.session_state[MADE] = str(trace)
         st.rerun()

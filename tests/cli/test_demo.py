@@ -73,7 +73,7 @@ def test_demo_tells_the_whole_story(run: Callable, short: dict[str, Any], tmp_pa
     assert "--overwrite" in again.line
 
 
-def test_demo_leaves_nothing_of_a_failure(
+def test_demo_keeps_the_videos_and_nothing_else_of_a_failure(
     run: Callable, short: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full_disk(*arguments: Any, **options: Any) -> None:
@@ -84,7 +84,8 @@ def test_demo_leaves_nothing_of_a_failure(
     result = run("demo", "--out", tmp_path / "deep" / "demo-output")
     assert result.code == 1
     assert "No space left" in result.line
-    assert not list(tmp_path.iterdir())
+    assert sorted(entry.name for entry in (tmp_path / "deep" / "demo-output").iterdir()) == ["after.mp4", "before.mp4"]
+    assert "what was sampled is kept" in result.err
 
 
 def test_demo_without_its_files_says_so(run: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

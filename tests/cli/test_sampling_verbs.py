@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import xarray as xr
 import vico_lens as vl
 from vico_lens.runs.request import Request
 from vico_lens.testing.pipelines import PROMPT, tiny_pipeline
+from vico_lens.testing.traces import fake_trace
 
 CALL = ["--steps", 2, "--call", "num_frames=4", "--call", "height=16", "--call", "width=24"]
 
@@ -114,6 +119,25 @@ def test_inspect(run: Callable, traced: Path) -> None:
     assert "cross/4x8x12" in text
 
 
+def test_inspect_says_that_a_chunk_is_missing(run: Callable, traced: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    shutil.copytree(traced / "run.zarr", path)
+    chunk = next(path.glob("cross/4x8x12/*/c.0.*"))
+    chunk.unlink()
+    assert f"damaged: 1 chunks are missing, {chunk.relative_to(path).as_posix()}" in run("inspect", path).out
+    assert run("inspect", path, "--json").json["missing_chunks"] == [chunk.relative_to(path).as_posix()]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_pipe_of_another_encoding_is_written_to(tmp_path: Path, options: list[str]) -> None:
+    fake_trace(to=tmp_path / "run.zarr", prompt="a red circle → a café ☃")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", "from vico_lens.cli import main; main()", "inspect", str(tmp_path / "run.zarr"), *options]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    text = done.stdout.decode("cp1252")
+    assert json.loads(text)["attributes"]["prompt"].endswith("☃") if options else r"\u2192 a café \u2603" in text
+
+
 @pytest.mark.parametrize("method", ["subgraph_flow", "rollout"])
 def test_attribute_agrees_with_the_library(run: Callable, traced: Path, method: str) -> None:
     report = run("attribute", traced / "run.zarr", "--method", method, "--json").json
@@ -177,6 +201,45 @@ def test_balance_writes_both_videos(run: Callable, model: Path, tmp_path: Path) 
         assert sum(summary[side]["share"].values()) == pytest.approx(1)
         assert summary[side]["judge"] is None
     assert (out / "balance.csv").read_text().count("\n") > 1
+
+
+@pytest.mark.parametrize("verb", ["balance", "trace"])
+def test_a_failure_after_sampling_keeps_the_video(
+    run: Callable, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As on a model too large to attribute: what took the time is not thrown away."""
+
+    def too_large(*ignored: Any, **options: Any) -> None:
+        raise vl.VicoLensError("the map would need 52 GB")
+
+    monkeypatch.setattr("vico_lens.runs.single_run.attribute", too_large)
+    monkeypatch.setattr("vico_lens.store.writer.TraceWriter.keep_video", too_large)
+    out = tmp_path / "out"
+    more = ["--video", tmp_path / "video.mp4"] if verb == "trace" else []
+    result = run(verb, PROMPT, "--model", model, *CALL, "--out", out, *more)
+    assert result.code == 1 and "52 GB" in result.line
+    kept = tmp_path / "video.mp4" if verb == "trace" else out / "before.mp4"
+    assert kept.read_bytes()[4:8] == b"ftyp"
+    if verb == "balance":
+        assert [entry.name for entry in out.iterdir()] == ["before.mp4"] and "before.mp4 in" in result.err
+
+
+def test_knockout_writes_both_videos_and_a_map(run: Callable, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    arguments = ["knockout", PROMPT, "--model", model, *CALL, "--out", out, "-c", "red circle", "--at-steps", "0"]
+    result = run(*arguments, "--map", "layer,step", "--json")
+    assert result.code == 0, result.err
+    assert {entry.name for entry in out.iterdir()} == {"plain.mp4", "knockout.mp4", "effects.csv", "summary.json"}
+    report = result.json
+    assert json.loads((out / "summary.json").read_text()) == report
+    assert report["distance"] > 0 and set(report["edited"].values()) == {1}
+    effects = xr.Dataset.from_dict(report["effects"]).effect
+    assert effects.dims == ("concept", "layer", "step") and effects.step.values.tolist() == [0]
+    assert "extra denoiser forwards" in result.err
+    assert run(*arguments).code == 2
+    for wrong in (["--to", "noise"], ["--heads", "x"], ["--map", "token"], ["-c", "crab"]):
+        result = run("knockout", PROMPT, "--model", model, *CALL, "--out", tmp_path / "wrong", *wrong)
+        assert result.code == 2 and not (tmp_path / "wrong" / "summary.json").exists()
 
 
 class TestWrongUse:

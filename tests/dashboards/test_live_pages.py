@@ -19,13 +19,13 @@ RUN = {"prompt": PROMPT, "seed": 1, "condition": "plain", "settings": "None", "c
 
 
 @pytest.fixture
-def fresh_desk():
+def fresh_runner():
     """No job of another test is under way, and none of this one stays."""
-    from shared.desk import desk
+    from shared.runner import the_runner
 
-    desk().close()
-    yield desk()
-    desk().close()
+    the_runner().close()
+    yield the_runner()
+    the_runner().close()
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -78,7 +78,7 @@ def test_the_concept_to_push_and_a_wrong_link(open_page: Open) -> None:
 # Balance
 
 
-def test_balance_opens_with_what_it_can_do_and_nothing_run(open_page: Open, fresh_desk) -> None:
+def test_balance_opens_with_what_it_can_do_and_nothing_run(open_page: Open, fresh_runner) -> None:
     app = open_page("balance")
     assert not app.exception and "Nothing has been run yet" in said(app)
     assert list(app.selectbox(key="preset").options) == list(balancing_presets)
@@ -95,14 +95,14 @@ def test_balance_opens_with_what_it_can_do_and_nothing_run(open_page: Open, fres
         ("", "prompt is empty"),
     ],
 )
-def test_a_prompt_that_cannot_be_run_is_refused_in_words(open_page: Open, fresh_desk, prompt: str, message: str) -> None:
+def test_a_prompt_that_cannot_be_run_is_refused_in_words(open_page: Open, fresh_runner, prompt: str, message: str) -> None:
     app = open_page("balance")
     app = press(app.text_input(key="prompt").set_value(prompt).run(), "Run both")
-    assert not app.exception and not fresh_desk.busy
+    assert not app.exception and not fresh_runner.busy
     assert "This cannot be run." in said(app) and message in said(app) and "<script>alert" not in said(app)
 
 
-def test_a_run_goes_on_while_the_page_answers_and_ends_with_both_videos(open_page: Open, fresh_desk) -> None:
+def test_a_run_goes_on_while_the_page_answers_and_ends_with_both_videos(open_page: Open, fresh_runner) -> None:
     app = open_page("balance", prompt=PROMPT)
     steps = next(box for box in app.number_input if box.label == "Steps")
     steps.set_value(4)
@@ -119,18 +119,18 @@ def test_a_run_goes_on_while_the_page_answers_and_ends_with_both_videos(open_pag
     assert len(method.options) >= 2 and not method.set_value(list(pair.plain.influence)[1]).run().exception
 
 
-def test_cancel_stops_the_run_and_leaves_the_desk_free(open_page: Open, fresh_desk) -> None:
+def test_cancel_stops_the_run_and_leaves_the_desk_free(open_page: Open, fresh_runner) -> None:
     app = press(open_page("balance", prompt=PROMPT), "Run both")
     job = app.session_state["balance_job"]
     app = press(app, "Cancel")
-    assert job.wait(120) == "cancelled" and not fresh_desk.busy
+    assert job.wait(120) == "cancelled" and not fresh_runner.busy
     app.run()
     assert not app.exception and "The run was cancelled." in said(app)
 
 
-def test_one_run_at_a_time(open_page: Open, fresh_desk) -> None:
+def test_one_run_at_a_time(open_page: Open, fresh_runner) -> None:
     gate = threading.Event()
-    fresh_desk.start(lambda ticket: gate.wait(60))
+    fresh_runner.start(lambda progress: gate.wait(60))
     app = press(open_page("balance", prompt=PROMPT), "Run both")
     gate.set()
     assert not app.exception and "Another run is under way on this server." in said(app)
@@ -185,7 +185,7 @@ def test_what_is_no_sweep(open_page: Open, tmp_path: Path, name: str, message: s
     assert "This sweep cannot be read." in said(app) and message in said(app)
 
 
-def test_foreign_records_are_shown_as_text_and_not_run(open_page: Open, tmp_path: Path, fresh_desk) -> None:
+def test_foreign_records_are_shown_as_text_and_not_run(open_page: Open, tmp_path: Path, fresh_runner) -> None:
     evil = RUN | {"prompt": "<script>alert(1)</script>", "condition": "**bold** ](x)", "all_correct": True}
     folder = records(tmp_path / "sweep", [evil, RUN | {"model": "/models/wan", "all_correct": False}])
     (folder / f"{0:024x}.npz").write_bytes(b"no zip at all")
@@ -193,13 +193,13 @@ def test_foreign_records_are_shown_as_text_and_not_run(open_page: Open, tmp_path
     assert not app.exception and "<script>alert" not in said(app)
     assert "The clip of this run cannot be shown." in said(app)
     app = press(app, "Trace this run and open it")
-    assert "This run cannot be made again here." in said(app) and not fresh_desk.busy
+    assert "This run cannot be made again here." in said(app) and not fresh_runner.busy
     app = next(box for box in app.selectbox if box.label == "Run").select_index(1).run()
     app = press(app, "Trace this run and open it")
-    assert "only runs of the bundled model" in said(app) and not fresh_desk.busy
+    assert "only runs of the bundled model" in said(app) and not fresh_runner.busy
 
 
-def test_a_run_is_traced_again_and_opens_in_the_overview(open_page: Open, tmp_path: Path, fresh_desk) -> None:
+def test_a_run_is_traced_again_and_opens_in_the_overview(open_page: Open, tmp_path: Path, fresh_runner) -> None:
     folder = records(tmp_path / "sweep", [RUN])
     np.savez_compressed(folder / f"{0:024x}.npz", rgb=np.zeros((8, 32, 32, 3), np.uint8))
     app = press(open_page("runs", root=tmp_path, sweep="sweep"), "Trace this run and open it")

@@ -94,7 +94,7 @@ def test_which_method() -> None:
     assert f"and {max(share[name] for name in traced if 'subgraph' in name):.2f} (subgraph flow)" in page
     assert f"{maps['rollout']:.2f} for maps, where the next have {max(maps[name] for name in traced):.2f}" in page
     weaker = {name: f"{100 * methods[name]['weaker'][0]:.0f} %" for name in ("cross_attention", "rollout")}
-    assert f"in {weaker['cross_attention']} of cases, where a coin has 50 % and rollout {weaker['rollout']}" in page
+    assert f"in {weaker['cross_attention']} of cases, where chance is 50 % and rollout {weaker['rollout']}" in page
     taken = [share[name] for name in ("integrated_gradients", "feature_ablation", "shapley_values")]
     assert f"they reach {min(taken):.2f} to {max(taken):.2f} for shares" in page
     assert f"(rank correlation {methods['max_flow, video']['shuffled_weights'][0]:.2f})" in page

@@ -11,7 +11,7 @@ import torch
 import vico_lens as vl
 from vico_lens.errors import InputError
 from vico_lens.intervention.balancing import presets
-from vico_lens.runs.background_job import Cancelled, Job, Ticket
+from vico_lens.runs.background_job import Cancelled, Job, Progress
 from vico_lens.runs.pair import LONGEST, PairSettings, check_settings, found_concepts, run_pair
 
 PROMPT = "a red circle moving right and a blue square moving up"
@@ -32,10 +32,10 @@ def frames(pipe, settings):
 
 
 def test_both_runs_are_those_of_the_library(pipe):
-    job = Job(lambda ticket: None)
+    job = Job(lambda progress: None)
     seen = []
 
-    class Watched(Ticket):
+    class Watched(Progress):
         def report(self, what, done, total):
             seen.append((what, done, total))
             super().report(what, done, total)
@@ -57,9 +57,9 @@ def test_both_runs_are_those_of_the_library(pipe):
 
 
 def test_a_run_that_is_cancelled_leaves_the_pipeline_as_it_was(pipe):
-    job = Job(lambda ticket: None)
+    job = Job(lambda progress: None)
 
-    class Impatient(Ticket):
+    class Impatient(Progress):
         def report(self, what, done, total):
             if what.startswith("balanced run: step 2"):
                 job.cancel()
@@ -75,7 +75,7 @@ def test_a_run_that_is_cancelled_leaves_the_pipeline_as_it_was(pipe):
 def test_strength_scales_the_update(pipe):
     settings = replace(SETTINGS, preset="random", steps=4)  # a rule that holds another rule
     one, three = (
-        run_pair(pipe, replace(settings, strength=strength), Ticket(Job(lambda ticket: None))).log for strength in (1.0, 3.0)
+        run_pair(pipe, replace(settings, strength=strength), Progress(Job(lambda progress: None))).log for strength in (1.0, 3.0)
     )
     moved = one.latent_change[0].item()
     assert moved > 0 and three.latent_change[0].item() == pytest.approx(3 * moved, rel=1e-4)

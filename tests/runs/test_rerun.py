@@ -7,7 +7,7 @@ import pytest
 
 import vico_lens as vl
 from vico_lens.errors import InputError
-from vico_lens.runs.background_job import Cancelled, Job, Ticket
+from vico_lens.runs.background_job import Cancelled, Job, Progress
 from vico_lens.runs.rerun import recorded_run, trace_run
 from vico_lens.runs.sweeps import load_sweep, sweep
 
@@ -31,7 +31,7 @@ def test_a_run_made_again_is_the_same_and_leaves_a_trace(pipe, tmp_path):
         row = {str(name): values.item() for name, values in index.isel(run=place).variables.items()}
         run = recorded_run(row)
         assert run.key == row["key"]
-        trace = trace_run(pipe, run, tmp_path / f"{run.condition}.zarr", Ticket(Job(lambda ticket: None)))
+        trace = trace_run(pipe, run, tmp_path / f"{run.condition}.zarr", Progress(Job(lambda progress: None)))
         tree = vl.open_trace(trace)
         with np.load(tmp_path / "sweep" / f"{run.key}.npz") as kept:
             assert np.array_equal(tree["video/rgb"].values, kept["rgb"])
@@ -39,10 +39,10 @@ def test_a_run_made_again_is_the_same_and_leaves_a_trace(pipe, tmp_path):
 
 
 def test_a_cancelled_trace_leaves_nothing(pipe, tmp_path):
-    job = Job(lambda ticket: None)
+    job = Job(lambda progress: None)
     job.cancel()
     with pytest.raises(Cancelled):
-        trace_run(pipe, recorded_run(RECORD), tmp_path / "run.zarr", Ticket(job))
+        trace_run(pipe, recorded_run(RECORD), tmp_path / "run.zarr", Progress(job))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,8 @@ import torch
 
 from vico_lens.errors import ConceptError, InputError
 from vico_lens.store.reading import concept_maps, coverage, region_sum, temporal_matrix
-from vico_lens.testing.traces import blobs, fake_trace
+from vico_lens.store.writer import TraceWriter
+from vico_lens.testing.traces import blobs, fake_calls, fake_sites, fake_tokens, fake_trace, record
 from vico_lens.vocabulary.concepts import find_concepts
 
 CONCEPTS = ["red circle", "blue square"]
@@ -97,3 +98,23 @@ def test_what_cannot_be_read_is_said() -> None:
         temporal_matrix(tree, (3, 4))
     with pytest.raises(InputError, match="'video' if the trace keeps it"):
         concept_maps(tree, CONCEPTS, size="video")
+
+
+def test_concepts_may_be_named_with_their_tokens() -> None:
+    tree = fake_trace()
+    named = {concept.name: concept.tokens for concept in find_concepts(tree, CONCEPTS)}
+    np.testing.assert_array_equal(concept_maps(tree, named), concept_maps(tree, CONCEPTS))
+    assert [(concept.name, concept.tokens) for concept in find_concepts(tree, {"mine": [2, 5]})] == [("mine", (2, 5))]
+    with pytest.raises(InputError, match=r"concept 'mine': expected one or more token indices in 0\.\.19; got \[20\]"):
+        concept_maps(tree, {"mine": [20]})
+
+
+def test_a_layer_that_a_step_lacks_is_not_left_out_in_silence() -> None:
+    sites, tokens = fake_sites("unet"), [fake_tokens("a red circle")]
+    gone = [site for site in sites if site.kind in ("cross", "temporal")][:2]
+    calls = [*fake_calls(sites, *tokens, step=0), *fake_calls([site for site in sites if site not in gone], *tokens, step=1)]
+    tree = record(TraceWriter(None), calls, tokens, {"prompt": "a red circle"}, steps=[0, 1])
+    for read, site in zip((lambda: concept_maps(tree, ["red circle"]), lambda: temporal_matrix(tree)), gone, strict=True):
+        with pytest.warns(UserWarning, match=f"leaves out 1 calls that were not recorded: {site.module} at step 1"):
+            read()
+    concept_maps(tree, ["red circle"], step=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import zarr
 
 from vico_lens.errors import InputError, SchemaError, StoreError
 from vico_lens.store import zarrfile
-from vico_lens.store.opening import open_trace
+from vico_lens.store.opening import missing_chunks, open_trace
+from vico_lens.store.reading import concept_maps
 from vico_lens.store.writer import TraceWriter
 from vico_lens.store.zarrfile import Directory
+from vico_lens.testing.assertions import assert_traces_close
 from vico_lens.testing.traces import fake_calls, fake_sites, fake_tokens, fake_trace, record
 
 SITES = fake_sites("spacetime", grid=(2, 2, 2), blocks=1)
@@ -173,3 +176,66 @@ def test_directory_leaves_no_partial_file_behind(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="Input/output"):
         target.put("a/b", b"second")
     assert contents(tmp_path) == {"a/b": b"first"}
+
+
+@pytest.mark.parametrize(("form", "name"), [("weights", "weights"), ("factors", "key"), ("factors", "bias")])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_missing_chunk_is_named_and_counted(tmp_path: Path, form: str, name: str, zipped: bool) -> None:
+    path = tmp_path / "run.zarr"
+    fake_trace(to=path, form=form, mask_padding=True)  # type: ignore[arg-type]
+    assert missing_chunks(path) == []
+    chunk = next(file for file in sorted((path / "cross/4x4x4" / name).glob("c.1.*")))
+    chunk.unlink()
+    if zipped:
+        path = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", path))
+    assert missing_chunks(path) == [f"cross/4x4x4/{name}/{chunk.name}"]
+    tree = open_trace(path)
+    with pytest.raises(StoreError, match=rf"cannot read cross/4x4x4/{name} .*its chunk {chunk.name} is missing"):
+        tree["cross/4x4x4"].weights.sel(step=1).load()
+    with pytest.raises(StoreError, match=chunk.name):
+        concept_maps(tree, ["red circle"])
+    assert np.isfinite(tree["cross/4x4x4"].weights.sel(step=0).values).all()
+
+
+def test_what_was_never_recorded_is_no_missing_chunk(tmp_path: Path) -> None:
+    """Forms, masks and calls that differ from site to site and step to step leave chunks out on purpose."""
+    cross, spatial, *rest = fake_sites("unet")
+    tokens = [fake_tokens()]
+    calls = [
+        *fake_calls([cross, spatial, *rest], *tokens, step=0, mask_padding=True),
+        *fake_calls([cross, *rest], *tokens, step=1, mask_padding=True),
+    ]
+    path = tmp_path / "run.zarr"
+    tree = record(TraceWriter(path), calls, tokens, {}, steps=[0, 1])
+    assert missing_chunks(path) == [] and tree.attrs["complete"] is False
+    assert np.isnan(tree[spatial.group].to_dataset().sel(step=1).weights.isel(layer=0)).all()
+
+
+def test_a_zip_may_have_an_outer_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "run.zarr"
+    reference = fake_trace(to=inner).load()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", inner.parent)
+    assert_traces_close(open_trace(packed), reference, atol=0)
+    with pytest.raises(StoreError, match=r"it lies one folder deeper: open .*run\.zarr"):
+        open_trace(inner.parent)
+    fake_trace(to=inner.parent / "second.zarr")
+    both = shutil.make_archive(str(tmp_path / "both"), "zip", inner.parent)
+    with pytest.raises(StoreError, match=r"it holds 2: run\.zarr, second\.zarr"):
+        open_trace(both)
+
+
+def test_a_url_says_that_a_copy_is_needed() -> None:
+    with pytest.raises(StoreError, match=r"expected a trace on this machine, got the URL s3://bucket/run\.zarr\. Copy it here"):
+        open_trace("s3://bucket/run.zarr")
+
+
+def test_fewer_steps_than_planned_are_never_complete(tmp_path: Path) -> None:
+    tokens = [fake_tokens()]
+    writer = TraceWriter(tmp_path / "run.zarr")
+    writer.start({"prompt": "p"}, tokens, steps=[0, 1, 2])
+    for step in range(2):
+        for call in fake_calls(fake_sites("unet"), *tokens, step=step):
+            writer.write(call)
+        writer.finish_step(step)
+    tree = writer.close(complete=True)
+    assert (tree.attrs["complete"], tree.attrs["steps_finished"], tree.attrs["steps_planned"]) == (False, 2, 3)

@@ -97,4 +97,5 @@ def test_json_keeps_every_setting() -> None:
         "dtype": "model",
         "branch": "both",
         "budget": "4GB",
+        "tokens": None,
     }

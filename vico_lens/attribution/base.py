@@ -126,6 +126,8 @@ class Method:
         Kinds of attention site it looks at; the others are not read from the trace.
     needs : tuple of str
         Kinds of which at least one must be there.
+    products : float
+        How many products of query and key it takes at each site: the unit in which `vico_lens.attribution.plan` counts.
     references : str
         Where it is defined, as arXiv ids or titles.
 
@@ -144,6 +146,7 @@ class Method:
     cost: str = ""
     reads: tuple[Kind, ...] = KINDS
     needs: tuple[Kind, ...] = ("cross", "joint")
+    products: float = 1.0
     references: str = ""
 
     def __call__(self, problem: Problem, **options: Any) -> Tensor | Answer:
@@ -169,7 +172,7 @@ class Method:
             raise InputError(f"{self.name} has no option {', '.join(unknown)}; its own options: {have}.")
 
 
-METHODS: Registry[Method] = Registry("attribution method", "vico_lens.methods")
+METHODS: Registry[Method] = Registry("attribution method", "vico_lens.methods", "vico_lens.attribution.methods")
 
 
 def register_method(name: str, *, replace: bool = False, **declared: Any) -> Callable[[Callable[..., Tensor | Answer]], Method]:

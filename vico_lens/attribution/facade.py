@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 import xarray as xr
 
 from vico_lens.attribution.base import MAP_DIMS, METHODS, Answer, Method, Problem, Residual, check_capacities, check_tokens
+from vico_lens.attribution.plan import Plan, plan_of
 from vico_lens.attribution.trace_stages import GridChoice, choose_grid, stages_from_trace
 from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.stages import Heads
@@ -26,6 +28,8 @@ __all__ = ["DEFAULT_METHOD", "Concepts", "attribute", "resolve_concepts", "resol
 
 # Of the methods that need a trace alone, it predicts leave-one-out best on the bundled model: benchmarks/results/faithfulness.md.
 DEFAULT_METHOD = "rollout"
+# Seconds from which a request says what it takes, and shows its progress.
+_LONG = 10.0
 Concepts = Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None
 
 
@@ -135,6 +139,7 @@ def attribute(
         parts = [_wrap(chosen(asked, **options), chosen, tuple(named), None)]
     else:
         parts = []
+        bar = _Bar()
         for number in numbers:
             stages = stages_from_trace(
                 tree,
@@ -146,29 +151,50 @@ def attribute(
                 branch=branch,
                 prompt=prompt,
                 device=device,
+                on_read=bar.tick,
             )
+            if number == numbers[0]:
+                plan = plan_of(stages, chosen, steps=len(numbers))
+                plan.refuse_unless_it_fits()
+                bar.start(plan)
             check_tokens(stages, list(named.values()))
             problem = replace(asked, stages=tuple(stages), steps=(number,))
             with torch.no_grad():
                 ask = _each_layer if per_layer else _whole
                 parts.append(ask(problem, chosen, options))
+        bar.close()
     influence = parts[0] if chosen.needs_pipe else _join(parts)
     settings = {"layers": layers, "heads": heads, "rho": rho, "residual": residual, "branch": branch, "prompt": prompt}
     settings |= {"per_layer": per_layer or None, **options}
     return _finish(influence, tree, chosen, named, numbers, target, settings, single=isinstance(steps, (int, np.integer)))
 
 
+class _Bar:
+    """Progress of a request that takes long: a tick a site read. One that is quick shows nothing."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def start(self, plan: Plan) -> None:
+        """Say what the request takes, if that is long."""
+        if plan.seconds >= _LONG:
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=str(plan), total=plan.sites * plan.steps, unit="site", file=sys.stderr)
+
+    def tick(self) -> None:
+        """Count a site that was read."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
 def resolve_concepts(tree: xr.DataTree, concepts: Concepts, prompt: int | None = None) -> dict[str, tuple[int, ...]]:
     """Names and token indices of what the caller asked for."""
-    if isinstance(concepts, Mapping):
-        named = {str(name): tuple(int(token) for token in tokens) for name, tokens in concepts.items()}
-        count = tree.coords["token"].size
-        for name, tokens in named.items():
-            if not tokens or not all(0 <= token < count for token in tokens):
-                raise InputError(f"concept {name!r}: expected one or more token indices in 0..{count - 1}; got {list(tokens)}.")
-        if not named:
-            raise InputError("concepts: expected at least one; got an empty mapping. Leave it out to have them found.")
-        return named
     found = find_concepts(tree, concepts, prompt=prompt)
     named = {concept.name: tuple(concept.tokens) for concept in found}
     if len(named) < len(found):

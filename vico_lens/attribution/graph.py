@@ -93,7 +93,7 @@ class AttentionGraph:
     @classmethod
     def from_stages(cls, stages: Sequence[Stage], labels: Sequence[str] = (), **settings: Any) -> AttentionGraph:
         """Build the graph of stages on one grid, from a trace or from live calls; tokens without labels get their number."""
-        graph = cls(tuple(stages), tuple(labels), **settings)
+        graph = cls(tuple(stage.having(stage.weights) for stage in stages), tuple(labels), **settings)
         count = graph.blocks.tokens
         if not labels:
             return replace(graph, labels=tuple(str(token) for token in range(count)))
@@ -160,7 +160,29 @@ class AttentionGraph:
         if not kept:
             have = ", ".join(f"{stage.order} {stage.module}" for stage in self.stages)
             raise InputError(f"layers={layers!r} selects none of the stages: {have}.")
-        return replace(self, stages=tuple(stage if grid is None else resample(stage, grid) for stage in kept))
+        if grid is not None:
+            kept = [moved.having(moved.weights) for moved in (resample(stage, grid) for stage in kept)]
+        return replace(self, stages=tuple(kept))
+
+    def merge_text(self, kept: Sequence[int]) -> AttentionGraph:
+        """Look at some text tokens only: all others become one, the last.
+
+        Where text lives through the layers its rows are averaged and its columns added, as a coarser grid does with the video, so
+        every row keeps its sum.
+
+        Parameters
+        ----------
+        kept : sequence of int
+            Tokens that stay, in this order.
+        """
+        count = len(self.labels)
+        into = torch.zeros(count, len(kept) + 1)
+        into[:, -1] = 1
+        into[list(kept)] = torch.eye(len(kept) + 1)[:-1]
+        if not bool(into[:, -1].any()):
+            into = into[:, :-1]
+        labels = [self.labels[token] for token in kept] + ["other text"] * (into.shape[1] - len(kept))
+        return replace(self, stages=tuple(_text_merged(stage, into) for stage in self.stages), labels=tuple(labels))
 
     def max_flow(self, concepts: Concepts = None, sink: Sink = "video", *, threads: int | None = None) -> xr.Dataset:
         """Exact maximum flow from each concept to each sink, with its certificate.
@@ -172,7 +194,7 @@ class AttentionGraph:
             those of the sink, see `vico_lens.attribution.methods.max_flow`; ``cut_by_place`` splits the cut over the edges
             from the source, each stage, and the edges into the sink.
         """
-        named = self._concepts(concepts)
+        named = self.named_tokens(concepts)
         flow = max_flow(self.blocks, list(named.values()), sinks_of(sink, self.grid), threads=threads)
         dims = sink_dims(sink)
         value = shaped(flow.value.detach().cpu().numpy(), sink, self.grid)
@@ -187,7 +209,8 @@ class AttentionGraph:
             attrs={"grid": "x".join(map(str, self.grid)), "rho": self.rho, "residual": self.residual},
         )
 
-    def _concepts(self, concepts: Concepts) -> dict[str, tuple[int, ...]]:
+    def named_tokens(self, concepts: Concepts) -> dict[str, tuple[int, ...]]:
+        """Names and tokens of what was asked for."""
         if self.tree is not None:
             return resolve_concepts(self.tree, concepts, self.prompt)
         if isinstance(concepts, dict):
@@ -223,7 +246,7 @@ class AttentionGraph:
                 "max_flow, which needs no edge objects."
             )
         graph = nx.DiGraph(grid=self.grid, step=self.step, rho=self.rho, residual=self.residual)
-        named = {} if concepts is None and self.tree is None else self._concepts(concepts)
+        named = {} if concepts is None and self.tree is None else self.named_tokens(concepts)
         for name, tokens in named.items():
             graph.add_node(("source", name), kind="source", layer=0, concept=name, label=name)
             graph.add_edges_from((("source", name), ("text", 0, token)) for token in tokens)
@@ -256,6 +279,20 @@ class AttentionGraph:
                 frame, place = divmod(node[2], rows * columns)
                 data.update(kind="video", layer=node[1], frame=frame, y=place // columns, x=place % columns)
                 data["label"] = f"frame {frame} ({data['y']}, {data['x']})"
+
+
+def _text_merged(stage: Stage, into: Tensor) -> Stage:
+    """A stage whose text tokens are joined as ``[token, new token]`` says."""
+    if not stage.tokens:
+        return stage
+    weights = stage.weights
+    into = into.to(weights)
+    if stage.kind == "cross":
+        return stage.having(weights @ into)
+    video = torch.eye(len(weights) - stage.tokens, dtype=weights.dtype, device=weights.device)
+    rows = torch.block_diag((into / into.sum(0)).T, video)  # type: ignore[no-untyped-call]
+    columns = torch.block_diag(into, video)  # type: ignore[no-untyped-call]
+    return stage.having(rows @ weights @ columns)
 
 
 def _edges(blocks: LayeredGraph) -> Iterator[tuple[Node, Node, dict[str, float]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import AttributionError, InputError
-from vico_lens.kernels.deferred import DeferredOperator
+from vico_lens.kernels.deferred import Cost, DeferredOperator
 from vico_lens.kernels.dense import DenseOperator
 from vico_lens.kernels.factored import FactorOperator
 from vico_lens.kernels.operators import Operator
@@ -57,6 +59,7 @@ def stages_from_trace(
     branch: str | None = None,
     prompt: int | None = None,
     device: str | torch.device | None = None,
+    on_read: Callable[[], None] | None = None,
 ) -> list[Stage]:
     """Make stages from one step of a trace, in execution order, on one grid.
 
@@ -78,6 +81,8 @@ def stages_from_trace(
         Row of a batched trace; needed when it holds several.
     device : str or torch.device, optional
         Where the stages compute; where the trace was opened by default.
+    on_read : callable, optional
+        Called each time a site is read; what it raises stops the run.
 
     Returns
     -------
@@ -105,13 +110,40 @@ def stages_from_trace(
     for site in sites:
         data = group_data(tree, site.group)
         data = select_run(data, step=step, branch=branch, prompt=prompt, layer=site.layer, heads=heads)
-        stage = Stage(site.kind, site.module, site.order, site.grid, _operator(data, site, step, device, holes))
+        operator = _operator(data, _Reading(site, step, device, holes, on_read))
+        stage = Stage(site.kind, site.module, site.order, site.grid, operator)
         stages.append(stage if target is None else resample(stage, target))
     return stages
 
 
-def _operator(data: xr.Dataset, site: Record, step: int, device: str | torch.device | None, holes: object) -> Operator:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One site at one step that a stage will read: where it computes, what the run left out, and whom to tell of each read."""
+
+    site: Record
+    step: int
+    device: str | torch.device | None
+    holes: object
+    on_read: Callable[[], None] | None
+
+    def begin(self) -> None:
+        """Tell that the site is read now."""
+        if self.on_read is not None:
+            self.on_read()
+
+    def not_finite(self) -> AttributionError:
+        """The error for NaN: the steps that the run left out, where the trace knows of any, or too narrow a dtype."""
+        advice = "Trace in float32."
+        if self.holes:
+            advice = f"The run did not compute all of it (steps without: {self.holes}): choose others."
+        return AttributionError(
+            f"expected finite attention weights; {self.site.module} at step {self.step} holds NaN or infinity. {advice}"
+        )
+
+
+def _operator(data: xr.Dataset, reading: _Reading) -> Operator:
     """What one call of a trace answers with: its factors, read when asked, or else the head mean of its weights."""
+    site = reading.site
     if site.kind == "joint":
         missing = [name for name in JOINT_BLOCKS if name not in data]
         if missing:
@@ -119,19 +151,31 @@ def _operator(data: xr.Dataset, site: Record, step: int, device: str | torch.dev
                 f"expected the four blocks of a joint softmax in {site.group}; missing: {', '.join(missing)}. Trace it again."
             )
     stored = factors_of(data["video_video" if site.kind == "joint" else "weights"])
-    where = torch.device(device if device is not None else "cpu" if stored is None else stored.device)
+    default = "cpu" if stored is None else stored.device
+    where = torch.device(default if reading.device is None else reading.device)
     if stored is not None:
-        return DeferredOperator(lambda: _of_factors(stored, site, step, where, holes), stored.shape, torch.float32, where)
+        return DeferredOperator(lambda: _of_factors(stored, reading, where), stored.shape, torch.float32, where, _cost(stored))
     names = JOINT_BLOCKS if site.kind == "joint" else ("weights",)
     dtype = torch.float64 if any(data[name].dtype == np.float64 for name in names) else torch.float32
     shape = _shape_of(data, site)
-    return DeferredOperator(lambda: _of_weights(data, site, step, shape, where, holes), shape, dtype, where)
+    whole = sum(0 if data[name].variable._in_memory else data[name].size * 4 for name in names)
+    cost = Cost(whole, whole + prod(shape) * dtype.itemsize, 0)
+    return DeferredOperator(lambda: _of_weights(data, reading, shape, where), shape, dtype, where, cost)
 
 
-def _of_factors(stored: StoredFactors, site: Record, step: int, device: torch.device, holes: object) -> Operator:
+def _cost(stored: StoredFactors) -> Cost:
+    batch, queries, keys = stored.shape
+    numbers = len(stored.heads) * batch * stored.head_size
+    read = numbers * (queries + keys) * stored.itemsize
+    # The factors as read, and some heads of query, key and result in float32.
+    return Cost(read, 2 * read + min(1 << 28, 4 * numbers * (2 * queries + keys)), 2 * numbers * queries * keys)
+
+
+def _of_factors(stored: StoredFactors, reading: _Reading, device: torch.device) -> Operator:
+    reading.begin()
     query, key, scale, bias = stored.read("cpu")
     if not (bool(torch.isfinite(query).all()) and bool(torch.isfinite(key).all())):
-        raise _not_finite(site, step, holes)
+        raise reading.not_finite()
     return FactorOperator(query.to(device), key.to(device), scale, None if bias is None else bias.to(device))
 
 
@@ -149,19 +193,12 @@ def _shape_of(data: xr.Dataset, site: Record) -> tuple[int, int, int]:
     return shapes[site.kind]
 
 
-def _of_weights(
-    data: xr.Dataset, site: Record, step: int, shape: tuple[int, int, int], device: torch.device, holes: object
-) -> Operator:
-    weights = _joint(data, site) if site.kind == "joint" else _head_mean(data["weights"])
+def _of_weights(data: xr.Dataset, reading: _Reading, shape: tuple[int, int, int], device: torch.device) -> Operator:
+    reading.begin()
+    weights = _joint(data, reading.site) if reading.site.kind == "joint" else _head_mean(data["weights"])
     if not bool(torch.isfinite(weights).all()):
-        raise _not_finite(site, step, holes)
+        raise reading.not_finite()
     return DenseOperator(weights.reshape(shape).to(device))
-
-
-def _not_finite(site: Record, step: int, holes: object) -> AttributionError:
-    """The error for a map with NaN: the steps that the run left out, where the trace knows of any, or too narrow a dtype."""
-    advice = f"The run did not compute all of it (steps without: {holes}): choose others." if holes else "Trace in float32."
-    return AttributionError(f"expected finite attention weights; {site.module} at step {step} holds NaN or infinity. {advice}")
 
 
 def _head_mean(weights: xr.DataArray) -> Tensor:

@@ -13,7 +13,9 @@ def main() -> None:
     import signal
 
     from vico_lens.cli.app import build_app
+    from vico_lens.cli.output import accept_any_text
 
+    accept_any_text()
     # A scheduler that stops a job sends SIGTERM: then clean up as after Ctrl-C, and leave nothing half-written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     build_app()()

@@ -21,7 +21,21 @@ __all__ = ["VERBS", "build_app"]
 
 FAILED, WRONG_USE = 1, 2
 
-VERBS = ("demo", "trace", "attribute", "balance", "sweep", "compare", "report", "inspect", "dash", "methods", "models", "doctor")
+VERBS = (
+    "demo",
+    "trace",
+    "attribute",
+    "balance",
+    "knockout",
+    "sweep",
+    "compare",
+    "report",
+    "inspect",
+    "dash",
+    "methods",
+    "models",
+    "doctor",
+)
 """In the order in which ``--help`` lists them. The verb `x` is the function `x` in the file ``vico_lens/cli/x.py``."""
 
 

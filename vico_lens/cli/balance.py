@@ -27,7 +27,7 @@ from vico_lens.cli.options import (
 )
 from vico_lens.cli.output import emit, to_json
 from vico_lens.runs.request import Request
-from vico_lens.runs.single_run import run_once, shares_text, verdict_text
+from vico_lens.runs.single_run import Run, run_once, shares_text, verdict_text
 
 __all__ = ["balance"]
 
@@ -70,23 +70,27 @@ def balance(
     method = flow or DEFAULT_METHOD
     settings: dict[str, Any] = {"objective": objective, "flow": flow, "preset": preset, **assignments(option)}
     start = time.perf_counter()
-    before = run_once(request, pipe, label="before", concepts=concepts, method=method)
-    after = run_once(request, pipe, label="after", concepts=concepts, method=method, balance=settings)
-    report = {
-        "prompt": prompt,
-        "seed": seed,
-        "method": method,
-        "settings": settings,
-        "before": before.summary(),
-        "after": after.summary(),
-        "balancing": after.log.attrs if after.log is not None else {},
-        "seconds": round(time.perf_counter() - start, 2),
-        "files": [str(out / name) for name in OUTPUTS],
-    }
-    with staged(out, overwrite=overwrite, holds=OUTPUTS) as partial:
+    with staged(out, overwrite=overwrite, holds=OUTPUTS, rescue=("before.mp4", "after.mp4")) as partial:
         partial.mkdir()
-        vl.plot.save_mp4(before.video, partial / "before.mp4")
-        vl.plot.save_mp4(after.video, partial / "after.mp4")
+
+        def sampled(label: str, balanced: dict[str, Any] | None) -> Run:
+            def keep(video: Any) -> None:
+                vl.plot.save_mp4(video, partial / f"{label}.mp4")
+
+            return run_once(request, pipe, label=label, concepts=concepts, method=method, balance=balanced, keep=keep)
+
+        before, after = sampled("before", None), sampled("after", settings)
+        report = {
+            "prompt": prompt,
+            "seed": seed,
+            "method": method,
+            "settings": settings,
+            "before": before.summary(),
+            "after": after.summary(),
+            "balancing": after.log.attrs if after.log is not None else {},
+            "seconds": round(time.perf_counter() - start, 2),
+            "files": [str(out / name) for name in OUTPUTS],
+        }
         if after.log is not None:
             after.log.to_dataframe().to_csv(partial / "balance.csv")
         (partial / "summary.json").write_text(to_json(report) + "\n", encoding="utf-8")

@@ -40,14 +40,19 @@ def demo(
     start = time.perf_counter()
     note(f'"{request.prompt}", seed {request.seed}')
     pipe = request.load()
-    with staged(out, overwrite=overwrite, holds=OUTPUTS) as folder:
+    with staged(out, overwrite=overwrite, holds=OUTPUTS, rescue=("before.mp4", "after.mp4")) as folder:
         folder.mkdir()
-        before = run_once(request, pipe, label="plain, traced", to=folder / "trace.zarr", method=method)
+
+        def sampled(name: str, label: str, **settings: Any) -> Run:
+            def keep(video: Any) -> None:
+                vl.plot.save_mp4(video, folder / name)
+
+            return run_once(request, pipe, label=label, method=method, keep=keep, **settings)
+
+        before = sampled("before.mp4", "plain, traced", to=folder / "trace.zarr")
         note(f"plain:    {shares_text(before.dominance)}; {verdict_text(before.verdict)}")
-        after = run_once(request, pipe, label="balanced, traced", method=method, balance=story.get("balance", {}))
+        after = sampled("after.mp4", "balanced, traced", balance=story.get("balance", {}))
         note(f"balanced: {shares_text(after.dominance)}; {verdict_text(after.verdict)}")
-        vl.plot.save_mp4(before.video, folder / "before.mp4")
-        vl.plot.save_mp4(after.video, folder / "after.mp4")
         _report(folder / "report.html", request, before, after, method, reliability)
         summary = {
             "prompt": request.prompt,

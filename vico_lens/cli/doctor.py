@@ -30,7 +30,7 @@ EXTRAS = {
     "docs": "mkdocs",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-GROUPS = ("methods", "objectives", "families")
+GROUPS = ("methods", "objectives", "balancing_presets", "families")
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vico_lens.cli.output import note
 from vico_lens.errors import InputError, StoreError
 
 __all__ = ["bytes_on_disk", "check_input", "check_output", "entries_of_trace", "staged"]
@@ -81,13 +82,16 @@ def check_output(path: Path, *, overwrite: bool, holds: Collection[str] = ()) ->
 
 
 @contextmanager
-def staged(path: Path, *, overwrite: bool = False, holds: Collection[str] = ()) -> Iterator[Path]:
+def staged(path: Path, *, overwrite: bool = False, holds: Collection[str] = (), rescue: Collection[str] = ()) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; it takes the name `path` at the end, or is removed if anything went wrong.
 
     Parameters
     ----------
     path, overwrite, holds
         As for `check_output`.
+    rescue : collection of str
+        Files of an output folder that are kept if something goes wrong after they were written: videos, which took long to
+        sample. They are then in `path`, or beside it where `path` exists already.
 
     Yields
     ------
@@ -108,11 +112,26 @@ def staged(path: Path, *, overwrite: bool = False, holds: Collection[str] = ()) 
         else:
             partial.replace(path)
     except BaseException:
-        _remove(partial)
+        if not _rescued(partial, path, rescue):
+            _remove(partial)
         for parent in made:  # deepest first; one that holds something else stays
             if parent.exists() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def _rescued(partial: Path, path: Path, rescue: Collection[str]) -> bool:
+    """Keep the files that are worth it of a folder whose making failed, and say where they are."""
+    files = [name for name in rescue if (partial / name).is_file()]
+    if not files:
+        return False
+    for entry in list(partial.iterdir()):
+        if entry.name not in files:
+            _remove(entry)
+    place = path if not path.exists() else path.with_name(f"{path.name}-unfinished-{os.getpid()}")
+    partial.rename(place)
+    note(f"what was sampled is kept: {', '.join(files)} in {place}.")
+    return True
 
 
 def _remove(path: Path) -> None:

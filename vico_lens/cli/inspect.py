@@ -15,6 +15,7 @@ def inspect(trace: TracePath, as_json: AsJson = False) -> None:
     """Say what a trace holds: prompt and provenance, tokens, groups of attention sites, sizes, and whether the run ended."""
     import vico_lens as vl
     from vico_lens.store.layout import attention_groups
+    from vico_lens.store.opening import missing_chunks
 
     tree = vl.open_trace(check_input(trace, "a recorded trace"))
     groups = {
@@ -38,6 +39,7 @@ def inspect(trace: TracePath, as_json: AsJson = False) -> None:
         "tokens": _tokens(tree),
         "groups": groups,
         "bytes": bytes_on_disk(trace),
+        "missing_chunks": missing_chunks(trace),
         "video": list(tree["video/rgb"].shape) if "video" in tree.children else None,
     }
     emit(report, _text(report), as_json=as_json)
@@ -63,7 +65,14 @@ def _shape(group: dict[str, Any]) -> str:
 def _text(report: dict[str, Any]) -> str:
     attributes = report["attributes"]
     done, planned = attributes.get("steps_finished"), attributes.get("steps_planned")
-    state = "complete" if attributes.get("complete") else f"incomplete: {done} of {planned} steps finished"
+    lost, holes = report["missing_chunks"], attributes.get("missing") or {}
+    if lost:
+        state = f"damaged: {len(lost)} chunks are missing, {', '.join(lost[:3])}{' and others' if len(lost) > 3 else ''}"
+    elif attributes.get("complete"):
+        state = "complete"
+    else:
+        state = f"incomplete: {done} of {planned} steps finished"
+        state += f", {len(holes)} sites not in every step" if holes else ""
     lines = [f"{report['trace']}: {state}, {size(report['bytes'])} on disk"]
     shown = ("prompt", "negative_prompt", "pipeline", "model", "scheduler", "guidance_scale", "seed", "device", "dtype")
     lines += [f"{name}: {attributes[name]}" for name in shown if attributes.get(name) not in (None, "")]

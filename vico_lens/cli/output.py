@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -10,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["columns", "decoded", "emit", "note", "plain", "size", "to_json"]
+__all__ = ["accept_any_text", "columns", "decoded", "emit", "note", "plain", "size", "to_json"]
 
 
 def emit(data: object, text: str, *, as_json: bool) -> None:
     """Print `data` as JSON or `text` as it is, on standard output. Everything else that a verb says goes to standard error."""
     print(to_json(data) if as_json else text)
+
+
+def accept_any_text() -> None:
+    """Write characters that a pipe or console cannot show (cp1252 has no arrows) as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def note(message: str) -> None:
@@ -60,8 +68,9 @@ def decoded(value: Any) -> Any:
 
 
 def to_json(data: object) -> str:
-    """Return one JSON document, readable and in plain ASCII-safe UTF-8."""
-    return json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+    """Return one JSON document; readable where the output is UTF-8, in ASCII where it is not."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    return json.dumps(plain(data), indent=2, ensure_ascii=not unicode, allow_nan=False)
 
 
 def columns(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

@@ -72,6 +72,8 @@ def trace(
     try:
         with vl.trace(pipe, to=out, capture=capture, metadata={"seed": seed}, overwrite=overwrite) as run:
             frames = request.sample(pipe, "sampling")
+            if video is not None:  # before anything else that may fail
+                vl.plot.save_mp4(frames, video)
             run.video = frames
     except BaseException:
         if out is not None and out.exists():
@@ -87,8 +89,6 @@ def trace(
         "bytes": bytes_on_disk(out) if out else 0,
         "seconds": round(time.perf_counter() - start, 2),
     }
-    if video is not None:
-        vl.plot.save_mp4(frames, video)
     text = f"{report['steps']} steps in {report['seconds']} s; trace of {size(report['bytes'])} in {out}"
     emit(report, text + (f"; video in {video}" if video else ""), as_json=as_json)
 

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vico_lens.kernels.factored import FactorOperator
-from vico_lens.kernels.operators import Operator, Strip
+from vico_lens.kernels.operators import Operator, Strip, refuse_large
 
-__all__ = ["DeferredOperator"]
+__all__ = ["Cost", "DeferredOperator"]
 
 # Numbers of query and key that are kept once read: sites so small are asked often, and reading them takes longer than computing.
 _KEPT = 1 << 20
+
+
+class Cost(NamedTuple):
+    """What a site takes before it is asked anything.
+
+    Attributes
+    ----------
+    read : int
+        Bytes read from the store.
+    held : int
+        Bytes in memory while it is in use.
+    product : int
+        Floating-point operations of one product with its logits, over all heads; 0 where the map itself is read.
+    """
+
+    read: int
+    held: int
+    product: int
 
 
 class DeferredOperator(Operator):
@@ -30,12 +49,20 @@ class DeferredOperator(Operator):
         Batch, queries, keys.
     dtype, device
         Of the weights.
+    cost : Cost, optional
+        What loading and using it takes.
     """
 
     def __init__(
-        self, load: Callable[[], Operator], shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+        self,
+        load: Callable[[], Operator],
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        cost: Cost | None = None,
     ) -> None:
         self._load, self.shape, self.dtype, self.device = load, shape, dtype, device
+        self.cost = cost or Cost(0, 0, 0)
         self._kept: Operator | None = None
         self._memo: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -64,7 +91,8 @@ class DeferredOperator(Operator):
         return self.open().strips(items, queries)
 
     def dense(self) -> Tensor:
-        """See `Operator.dense`."""
+        """See `Operator.dense`; a map that is too large is refused before anything is read."""
+        refuse_large(self.shape)
         return self.open().dense()
 
     def part(self, first_query: int, first_key: int) -> Operator:
@@ -75,4 +103,5 @@ class DeferredOperator(Operator):
             (batch, queries - first_query, keys - first_key),
             self.dtype,
             self.device,
+            self.cost,
         )

@@ -30,7 +30,7 @@ __all__ = ["FlowBracket", "coarse_grid", "flow_bracket"]
 
 # Edges of the contracted graph over all links.
 _SOLVABLE = 1 << 21
-# Numbers of all guides: one for each flow, round, link and pair of cells.
+# Numbers that a batch of flows holds: its guides, one for each link and pair of cells, and what its rounds did to each node.
 _GUIDES = 1 << 26
 # Edges that are kept in memory from pass to pass rather than computed anew.
 _KEPT = 1 << 24
@@ -89,7 +89,7 @@ def flow_bracket(
     sinks: str | Tensor = "video",
     *,
     coarse: Grid | None = None,
-    rounds: int = 4,
+    rounds: int = 8,
     sweeps: int = 3,
     progress: Progress | None = None,
 ) -> FlowBracket:
@@ -138,7 +138,7 @@ def flow_bracket(
                 f"expected fewer sinks: {len(sink)} of them would take {size * 8 / 2**30:.0f} GiB of numbers over nodes. Ask for "
                 "sink='frame', sink='video' or a few masks, or for a coarser grid=."
             )
-        run = _Run(graph, progress, len(graph.links) * (5 + 4 * rounds + 2 * sweeps))
+        run = _Run(graph, progress, len(graph.links) * (5 + 3 * rounds + 2 * sweeps))
         supply = graph.supply(chosen)
         delivered = [sink]
         for level in reversed(range(len(graph.links))):
@@ -171,7 +171,7 @@ def _narrow(
     capacities = [link.pooled(cell, cells) for link in graph.links]
     run.tick(len(graph.links))
     lower, upper = found.lower.clone(), found.upper.clone()
-    at_once = max(1, _GUIDES // (rounds * len(graph.links) * cells**2))
+    at_once = max(1, _GUIDES // (len(graph.links) * (cells**2 + 6 * rounds * graph.widths[0])))
     for first in range(0, len(flows), at_once):
         part = flows[first : first + at_once]
         rows, columns = (torch.tensor([flow[axis] for flow in part], device=sink.device) for axis in (0, 1))
@@ -180,7 +180,7 @@ def _narrow(
         cut = torch.tensor([flow.cut for flow in solved], dtype=torch.float64, device=sink.device)
         sides = [torch.stack([flow.sides[level][cell] for flow in solved]) for level in range(len(supply))]
         cut = torch.minimum(torch.minimum(cut, upper[rows, columns]), _improved(run, given, ends, sides, sweeps))
-        pushed = _Greedy(run, given, ends, cell, cells).push([flow.use for flow in solved], rounds, cut)
+        pushed = _Greedy(run, given, ends, cell, [flow.use for flow in solved]).push(rounds, cut)
         upper[rows, columns] = cut
         lower[rows, columns] = torch.maximum(lower[rows, columns], pushed)
     return FlowBracket(torch.minimum(lower, upper), upper)
@@ -249,10 +249,6 @@ def _linear(edges: Iterable[Edges], values: Tensor, into: str) -> Tensor:
     return out
 
 
-Guide = list[Tensor]
-"""Part of each edge between cells that a round may see, ``[cell, cell]`` a link."""
-
-
 @dataclass
 class _Past:
     """What the rounds so far did at one link, a tensor ``[flow, node]`` a round: share sent, reach below, part that arrived."""
@@ -265,7 +261,7 @@ class _Past:
 class _Greedy:
     """Rounds of greedy pushing for a batch of flows, each on residual capacities of its own.
 
-    Every round but the last follows the optimum of the contracted graph of what is left; the last takes what it can.
+    The first round follows the optimum of the contracted graph, the others take what it has left.
 
     Parameters
     ----------
@@ -276,51 +272,28 @@ class _Greedy:
         ``[flow, node]``.
     cell : Tensor
         Cell of each node in the contracted graph.
-    cells : int
+    guides : list of list of Tensor
+        Part of each edge between cells that the first round may see, ``[cell, cell]`` a link, for each flow.
     """
 
-    def __init__(self, run: _Run, supply: Sequence[Tensor], sink: Tensor, cell: Tensor, cells: int) -> None:
-        self.run, self.cell, self.cells = run, cell, cells
+    def __init__(self, run: _Run, supply: Sequence[Tensor], sink: Tensor, cell: Tensor, guides: list[list[Tensor]]) -> None:
+        self.run, self.cell, self.guides = run, cell, guides
         self.supply, self.sink = [level.clone() for level in supply], sink.clone()
         self.past = [_Past() for _ in run.graph.links]
-        self.guides: list[list[Guide] | None] = []
+        self.guided = True
         # Where edges are kept from pass to pass, so is what the rounds have left of them: [level][part][flow].
         self.rest: list[list[Tensor]] | None = None
         if run.kept is not None and len(sink) * sum(edges.capacity.numel() for link in run.kept for edges in link) <= _KEPT:
             self.rest = [[edges.capacity.expand(len(sink), -1, -1, -1) for edges in link] for link in run.kept]
 
-    def push(self, guides: list[Guide], rounds: int, upper: Tensor) -> Tensor:
+    def push(self, rounds: int, upper: Tensor) -> Tensor:
         """Value of a feasible flow after at most so many rounds, ``[flow]``; fewer where all flows meet `upper`."""
         total = torch.zeros(len(self.sink), dtype=torch.float64, device=self.sink.device)
-        for turn in range(rounds):
-            if 0 < turn < rounds - 1:
-                guides = self._contracted_rest()
-            self.guides.append(guides if turn < rounds - 1 or rounds == 1 else None)
+        for _ in range(rounds):
             total += self._round()
             if bool((total >= upper * (1 - CLOSED)).all()):
                 break
         return total
-
-    def _contracted_rest(self) -> list[Guide]:
-        """For each flow the optimum of what is left, between cells."""
-        flows = len(self.sink)
-        rest = [torch.zeros(flows, self.cells**2, dtype=torch.float64, device=self.sink.device) for _ in self.past]
-        self.guides.append(None)  # what is left after all rounds, seen whole
-        for level, total in enumerate(rest):
-            for part, edges in enumerate(self.run.edges(level)):
-                place = self.cell[edges.source][..., None] * self.cells + self.cell[edges.target][:, None]
-                for flow in range(flows):
-                    total[flow].index_add_(0, place.flatten(), self._left(level, part, flow, edges).flatten())
-        self.guides.pop()
-        return [
-            contracted_flow(
-                [total[flow].view(self.cells, self.cells) for total in rest],
-                [level[flow] for level in self.supply],
-                self.sink[flow],
-                self.cell,
-            ).use
-            for flow in range(flows)
-        ]
 
     def _round(self) -> Tensor:
         links = range(len(self.past))
@@ -356,12 +329,11 @@ class _Greedy:
 
     def _settle(self, rest: list[list[Tensor]]) -> None:
         """Take the round off what is left of every edge, and forget the round."""
-        self.guides.append(None)
         for level, parts in enumerate(rest):
             for part, edges in enumerate(self.run.edges(level)):
                 parts[part] = torch.stack([self._left(level, part, flow, edges) for flow in range(len(self.sink))])
             self.past[level] = _Past()
-        self.guides = []
+        self.guided = False
 
     def _pass(self, level: int, below: Tensor, factor: Tensor, into: str) -> Tensor:
         """What edges can still carry on, ``min(left, below)``, times a factor of one end, added at the other ``[flow, node]``."""
@@ -380,10 +352,10 @@ class _Greedy:
     def _left(self, level: int, part: int, flow: int, edges: Edges) -> Tensor:
         """Capacities that the rounds so far have left of some edges, as far as the round in hand may see them."""
         past, left = self.past[level], edges.capacity if self.rest is None else self.rest[level][part][flow]
-        for turn, guides in enumerate(self.guides):
+        for turn in range(len(past.share) + 1):
             seen = left
-            if guides is not None:
-                use = guides[flow][level]
+            if turn == 0 and self.guided:
+                use = self.guides[flow][level]
                 seen = left * use[self.cell[edges.source][..., None], self.cell[edges.target][:, None]]
             if turn == len(past.share):
                 return seen

@@ -195,6 +195,11 @@ class Levels:
         return self.grid[0] * self.grid[1] * self.grid[2]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Nodes of each level."""
+        return (self.text + self.video,) * (len(self.links) + 1)
+
+    @property
     def like(self) -> Tensor:
         """Any tensor with the graph's dtype and device."""
         raise NotImplementedError
@@ -211,7 +216,7 @@ class Levels:
 
     def start(self, sources: Sequence[Sequence[int]], at_text: float) -> Tensor:
         """Capacity from each source into level 0, ``[source, node]``: into its tokens where text lives through the layers."""
-        first = self.like.new_zeros(len(sources), self.text + self.video)
+        first = self.like.new_zeros(len(sources), self.widths[0])
         for row, tokens in enumerate(sources if self.text else ()):
             first[row, list(tokens)] = at_text
         return first

@@ -247,11 +247,6 @@ class OperatorGraph(Levels):
         """An empty tensor with the graph's dtype and device."""
         return torch.empty(0, dtype=self.dtype, device=self.links[0].stage.operator.device)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Nodes of each level."""
-        return (self.text + self.video,) * (len(self.links) + 1)
-
     def to(self, dtype: torch.dtype) -> OperatorGraph:
         """The same graph with sums in another dtype."""
         return replace(self, dtype=dtype)

@@ -133,6 +133,11 @@ class ResampledOperator(Operator):
     def dense(self) -> Tensor:
         """The site's map, resampled."""
         refuse_large(self.shape)
+        if prod(self.site.shape) > LARGEST_MAP // 4:
+            whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+            for strip in self.strips():
+                whole[strip.batch, strip.queries] = strip.weights.mT
+            return whole
         weights = self.keys.add(self.queries.mean(self.site.dense().mT).mT)
         return weights if self.batch.here == self.batch.there else self.batch.mean(weights.movedim(0, -1)).movedim(-1, 0)
 

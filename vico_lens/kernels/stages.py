@@ -91,7 +91,7 @@ class Stage:
         """
         if isinstance(self._given, Tensor):
             return self._given
-        return self.operator.open().dense().reshape(stage_shape(self.kind, self.grid, self.tokens))
+        return self.operator.dense().reshape(stage_shape(self.kind, self.grid, self.tokens))
 
     @property
     def tokens(self) -> int:

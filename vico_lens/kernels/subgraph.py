@@ -180,8 +180,8 @@ def streamed_subgraph_flow(
     """
     if len(hops) > 1 and kind not in ("hard", "rollout"):
         raise InputError(
-            f"kind={kind!r} joins the {len(hops)} space-time sites after a cross-attention site before it meets them, which takes "
-            "their maps. Use kind='hard' or 'rollout', a coarser grid=, or layers= with one such site a block."
+            f"kind={kind!r} joins the {len(hops)} space-time sites after a cross-attention site before it meets them, which "
+            "takes their maps. Use kind='hard' or 'rollout', a coarser grid=, or layers= with one such site a block."
         )
     blend = {"add": Blend(1.0, 1.0), "parity": Blend(0.5, 0.5)}.get(residual, Blend(1 - rho, rho))
     flow = merge_tokens(reads * (1 - rho) if residual == "share" else reads, concepts, kind, tau).T[None]

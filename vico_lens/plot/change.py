@@ -13,7 +13,7 @@ from vico_lens.plot.basis import SHARE
 from vico_lens.plot.colours import ACCENT, GREY, concept_colours
 from vico_lens.plot.reading import concept_names
 from vico_lens.plot.shares import shares_numbers
-from vico_lens.plot.theme import Theme, finish, new_figure
+from vico_lens.plot.theme import Theme, finish, label_ends, label_room, new_figure
 from vico_lens.plot.wording import number, percent, plain, quoted
 
 if TYPE_CHECKING:
@@ -135,9 +135,12 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
         yaxis={"title_text": "loss", "zeroline": False},
         yaxis2={"title_text": "share", "tickformat": ".0%"},
         yaxis3={"title_text": "latent change", "rangemode": "tozero"},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        showlegend=False,
         hovermode="x unified",
     )
+    last = numbers["share"].values[-1]
+    ends = [(plain(n), float(updates[-1]), float(y), colour[n]) for n, y in zip(names, last, strict=True) if np.isfinite(y)]
+    label_ends(fig, ends, axis="2", room=float(np.nanmax(numbers["share"].values, initial=1e-9)))
     weak = int(np.nanargmin(numbers["share"].values[0])) if np.isfinite(numbers["share"].values[0]).any() else 0
     first, last = (percent(float(numbers["share"].values[k, weak])) for k in (0, -1))
     finding = f"{quoted(names[weak])} has {first} of the influence at the first of {len(updates)} updates, {last} at the last"
@@ -145,7 +148,7 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
     flow = str(log.attrs.get("flow", "")).replace("_", " ")
     note = f"Shares by {flow}, the method that is balanced, at the step of each update. " if flow else ""
     note += f"They also change from step to step without any update. Latent change: root mean square, {number(total)} in all."
-    return finish(fig, finding, note, theme=theme, height=470, top=30)
+    return finish(fig, finding, note, theme=theme, height=470, right=label_room(names))
 
 
 def before_after_numbers(before: xr.DataArray | xr.Dataset, after: xr.DataArray | xr.Dataset) -> xr.Dataset:

@@ -210,5 +210,5 @@ def _sentences(graph: Graphs, links: Mapping[tuple[str, Place, Place], tuple[flo
     }
     return (
         finding,
-        f"{width} Opaque: the min cut towards the whole video, {percent(crossing[most] / closed)} of it {where[most]}.",
+        f"{width} Opaque: the min cut of the drawn graph, {percent(crossing[most] / closed)} of it {where[most]}.",
     )

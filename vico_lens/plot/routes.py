@@ -101,8 +101,15 @@ def concept_graphs(
     coarse = graph.subgraph(grid=(frames, min(2, rows), min(2, columns)))
     if coarse.blocks.edges > _MOST_EDGES // 4:
         coarse = graph.subgraph(grid=(frames, 1, 1))
+    named: Any = concepts
+    if coarse.blocks.edges > _MOST_EDGES // 4:
+        # Text that lives through the layers has edges to itself at every layer: all that is no concept's becomes one node.
+        spans = graph.named_tokens(concepts)
+        kept = sorted({token for tokens in spans.values() for token in tokens})
+        coarse = coarse.merge_text(kept)
+        named = {name: [kept.index(token) for token in tokens] for name, tokens in spans.items()}
     labels = {place + 1: _short(stage.module, stage.order) for place, stage in enumerate(coarse.stages)}
-    whole = coarse.to_networkx(concepts, sink=sink)
+    whole = coarse.to_networkx(named, sink=sink)
     names = [data["concept"] for _, data in whole.nodes(data=True) if data["kind"] == "source"]
     found = {}
     for name in names:

@@ -6,7 +6,7 @@ swaps the template and is done; the report and the dashboards rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from vico_lens.errors import InputError
@@ -16,7 +16,7 @@ from vico_lens.plot.wording import wrapped
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["FONT", "INK", "Theme", "finish", "library", "new_figure", "template"]
+__all__ = ["FONT", "INK", "Theme", "finish", "label_ends", "label_room", "library", "new_figure", "template"]
 
 Theme = Literal["light", "dark"]
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -102,6 +102,30 @@ def new_figure(theme: Theme = "light", **layout: Any) -> Figure:
     return go.Figure(layout={"template": template(theme), **layout})
 
 
+def label_ends(fig: Figure, ends: Sequence[tuple[str, float, float, str]], *, axis: str = "", room: float = 1.0) -> None:
+    """Write each line's name at its right end in its colour, so that no reader has to match colours with a legend.
+
+    Parameters
+    ----------
+    fig : plotly.graph_objects.Figure
+    ends : sequence of (name, x, y, colour)
+        Names are escaped already. Labels that would overlap are moved apart.
+    axis : str
+        Number of the axes, as in ``x2``; empty for the first.
+    room : float
+        Extent of the y axis, in its units.
+    """
+    least = 0.075 * room
+    placed: list[float] = []
+    for name, x, y, colour in sorted(ends, key=lambda end: end[2]):
+        height = max(y, placed[-1] + least) if placed else y
+        placed.append(height)
+        fig.add_annotation(
+            x=x, y=height, xref=f"x{axis}", yref=f"y{axis}", text=f"<b>{name}</b>", showarrow=False, xanchor="left", xshift=8,
+            font={"color": colour, "size": 12},
+        )  # fmt: skip
+
+
 def library() -> str:
     """Return the source of plotly's JavaScript, for a page that has to work without a network."""
     from plotly.offline import get_plotlyjs
@@ -120,6 +144,7 @@ def finish(
     top: int = 0,
     bottom: int = 12,
     left: int = 12,
+    right: int = 16,
 ) -> Figure:
     """Set the title, the note under it and the margins that both need; return `fig`.
 
@@ -133,8 +158,8 @@ def finish(
         What is drawn, in which unit, from which data.
     height : int
         Height of the plotting part, in pixels; the title's lines come on top.
-    top, bottom, left : int
-        Extra room in pixels: between title and plot (panel titles), below it (sliders), beside it (row labels).
+    top, bottom, left, right : int
+        Extra room in pixels: between title and plot (panel titles), below it (sliders), beside it (row labels, names of lines).
 
     The sentences and sizes are kept in ``layout.meta`` too, where a page finds them to set the sentences as its own text.
     """
@@ -147,7 +172,20 @@ def finish(
     fig.update_layout(
         title={"text": text, "y": 1 - 16 / total, "yref": "container"},
         height=total,
-        margin={"l": left, "r": 16, "t": head + top, "b": bottom},
-        meta={**(fig.layout.meta or {}), "finding": finding, "note": note, "height": height, "top": top, "bottom": bottom},
+        margin={"l": left, "r": right, "t": head + top, "b": bottom},
+        meta={
+            **(fig.layout.meta or {}),
+            "finding": finding,
+            "note": note,
+            "height": height,
+            "top": top,
+            "bottom": bottom,
+            "right": right,
+        },
     )
     return fig
+
+
+def label_room(names: Sequence[str]) -> int:
+    """Pixels that the names of lines take at their right."""
+    return 24 + 7 * min(24, max(map(len, names), default=0))

@@ -12,7 +12,7 @@ from vico_lens.errors import InputError
 from vico_lens.plot.basis import SHARE, basis_of
 from vico_lens.plot.colours import GREY, concept_colours, rgba
 from vico_lens.plot.reading import concept_names, influence_maps, shares_over
-from vico_lens.plot.theme import Theme, finish, new_figure
+from vico_lens.plot.theme import Theme, finish, label_ends, label_room, new_figure
 from vico_lens.plot.wording import percent, plain, quoted
 
 if TYPE_CHECKING:
@@ -116,16 +116,18 @@ def share_by_frame(
         range=[0, max(len(frames) - 1, 1)],
     )
     fig.update_yaxes(title_text="share of the influence", tickformat=".0%", range=[0, 1], dtick=0.25)
-    fig.update_layout(
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}, hovermode="x unified"
-    )
+    fig.update_layout(showlegend=False, hovermode="x unified")
+    last = numbers.values[:, -1]
+    middles = np.cumsum(last) - last / 2
+    ends = [(plain(n), float(frames[-1]), float(y), colour[n]) for n, y in zip(names, middles, strict=True) if np.isfinite(y)]
+    label_ends(fig, ends)
     return finish(
         fig,
         _frame_finding(names, numbers.values),
         f"{basis_of(data)} {SHARE}".strip(),
         theme=theme,
         height=300,
-        top=34,
+        right=label_room(names),
     )
 
 
@@ -166,9 +168,12 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
     fig.add_hline(y=1 / len(names), line={"color": GREY, "width": 1, "dash": "dot"})
     fig.update_xaxes(title_text="denoising step (0 = pure noise)", showgrid=False, tickformat="d", nticks=min(len(steps), 10) + 1)
     fig.update_yaxes(title_text="share of the influence", tickformat=".0%", rangemode="tozero")
-    fig.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="x unified")
+    fig.update_layout(showlegend=False, hovermode="x unified")
+    last = numbers.values[:, -1]
+    ends = [(plain(n), float(steps[-1]), float(y), colour[n]) for n, y in zip(names, last, strict=True) if np.isfinite(y)]
+    label_ends(fig, ends, room=float(np.nanmax(numbers.values, initial=1 / len(names))))
     note = f"{basis_of(data)} Dotted: the even share. {SHARE}".strip()
-    return finish(fig, _step_finding(names, numbers.values, steps), note, theme=theme, height=300, top=10)
+    return finish(fig, _step_finding(names, numbers.values, steps), note, theme=theme, height=300, right=label_room(names))
 
 
 def _leads(values: np.ndarray) -> np.ndarray:

@@ -125,6 +125,7 @@ def flow_table(flow: xr.Dataset | xr.DataArray) -> Markup:
 _CUT_AT = {
     "sink": "at the video, where the sink is full: the value is the sink's capacity and says nothing of the concept",
     "source": "at the text: the value is the summed cross-attention and says nothing more",
+    "mixed": "in some layer groups at the text or at the video, in others inside",
     "no": "inside the network: the layers between text and video hold the flow back",
 }
 

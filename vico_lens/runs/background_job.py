@@ -1,8 +1,8 @@
-"""One long piece of work in a background thread, and the desk that lets in one at a time.
+"""One long piece of work in a background thread, and the runner that lets in one at a time.
 
 A dashboard's server runs a page's script in a thread of its own and cannot stop a model in the middle of it. So the work runs
-elsewhere, reports at every step through its `Ticket`, and the ticket is also where it learns that it shall stop: because somebody
-said so, or because nobody has asked for news for a while (a closed browser tab sends no farewell).
+elsewhere and reports at every step through its `Progress`. A report is also where the work learns that it must stop: because
+somebody cancelled it, or because nobody has asked for its status for a while (a closed browser tab sends no farewell).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-__all__ = ["Cancelled", "Desk", "Job", "Progress", "State", "Ticket"]
+__all__ = ["Cancelled", "Job", "Progress", "Runner", "State", "Status"]
 
 T = TypeVar("T")
 State = Literal["running", "done", "failed", "cancelled"]
 
 
 class Cancelled(BaseException):
-    """Raised inside a job that shall stop. No `Exception`: work that catches its own errors must not catch this."""
+    """Raised inside a job that must stop. No `Exception`: work that catches its own errors must not catch this."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Status:
     """How far a job is.
 
     Attributes
@@ -45,8 +45,8 @@ class Progress:
         return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
 
 
-class Ticket:
-    """What the work holds of its job."""
+class Progress:
+    """How the work tells its job how far it is; handed to the work by `Job`."""
 
     def __init__(self, job: Job[Any]) -> None:
         self._job = job
@@ -57,24 +57,24 @@ class Ticket:
         Raises
         ------
         Cancelled
-            If the job shall stop.
+            If the job must stop.
         """
-        self._job.progress = Progress(what, done, total)
+        self._job.progress = Status(what, done, total)
         self.check()
 
     def check(self) -> None:
-        """Raise `Cancelled` if the job shall stop."""
+        """Raise `Cancelled` if the job must stop."""
         if self._job.wanted and not self._job.abandoned:
             return
         raise Cancelled
 
 
 class Job(Generic[T]):
-    """Work in a thread; made by `Desk.start`.
+    """Work in a thread; made by `Runner.start`.
 
     Attributes
     ----------
-    progress : Progress
+    progress : Status
         What the work reported last.
     state : {"running", "done", "failed", "cancelled"}
     result
@@ -83,8 +83,8 @@ class Job(Generic[T]):
         What it raised, once it has failed.
     """
 
-    def __init__(self, work: Callable[[Ticket], T], patience: float = 120.0) -> None:
-        self.progress = Progress()
+    def __init__(self, work: Callable[[Progress], T], patience: float = 120.0) -> None:
+        self.progress = Status()
         self.state: State = "running"
         self.result: T | None = None
         self.error: Exception | None = None
@@ -103,7 +103,7 @@ class Job(Generic[T]):
         """Whether nobody has called `watch` for longer than the job's patience."""
         return time.monotonic() - self._seen > self._patience
 
-    def watch(self) -> Progress:
+    def watch(self) -> Status:
         """Return how far the job is, and let it know that somebody is waiting for it."""
         self._seen = time.monotonic()
         return self.progress
@@ -121,9 +121,9 @@ class Job(Generic[T]):
         """Start the thread."""
         self._thread.start()
 
-    def _run(self, work: Callable[[Ticket], T]) -> None:
+    def _run(self, work: Callable[[Progress], T]) -> None:
         try:
-            result = work(Ticket(self))
+            result = work(Progress(self))
         except Cancelled:
             self.state = "cancelled"
         except Exception as error:  # told to whoever watches
@@ -135,13 +135,13 @@ class Job(Generic[T]):
             self.result, self.state = result, "done"
 
 
-class Desk:
+class Runner:
     """Lets in one job at a time, and keeps what jobs share (a loaded model).
 
     Examples
     --------
-    >>> desk = Desk()
-    >>> job = desk.start(lambda ticket: desk.keep("answer", lambda: 42))
+    >>> runner = Runner()
+    >>> job = runner.start(lambda progress: runner.keep("answer", lambda: 42))
     >>> job.wait(), job.result
     ('done', 42)
     """
@@ -156,13 +156,13 @@ class Desk:
         """Whether a job is running."""
         return self._job is not None and self._job.running
 
-    def start(self, work: Callable[[Ticket], T], *, patience: float = 120.0) -> Job[T] | None:
+    def start(self, work: Callable[[Progress], T], *, patience: float = 120.0) -> Job[T] | None:
         """Begin a job; None while another one is running.
 
         Parameters
         ----------
         work : callable
-            Takes a `Ticket`, to which it must report now and then.
+            Takes a `Progress`, to which it must report now and then.
         patience : float
             Seconds without `Job.watch` after which the job stops itself at its next report.
         """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vico_lens.attribution.facade import attribute
 from vico_lens.errors import InputError
-from vico_lens.runs.background_job import Ticket
+from vico_lens.runs.background_job import Progress
 from vico_lens.runs.request import Request, check_prompt
 from vico_lens.runs.single_run import Run, run_once
 from vico_lens.tinyworld.pipeline import STEPS
@@ -153,7 +153,7 @@ def check_settings(settings: PairSettings) -> None:
         raise InputError(f"expected a seed from 0 to 2**63 - 1, got {settings.seed}.")
 
 
-def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
+def run_pair(pipe: Any, settings: PairSettings, progress: Progress) -> Pair:
     """Sample twice from one seed, plain and balanced, and compare.
 
     Parameters
@@ -161,7 +161,7 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
     pipe : diffusers.DiffusionPipeline
         The bundled pipeline.
     settings : PairSettings
-    ticket : Ticket
+    progress : Progress
         Told after every denoising step of both runs; what it raises ends the run, and the pipeline is left as it was.
 
     Raises
@@ -169,7 +169,7 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
     VicoLensError
         As `check_settings`, `vico_lens.trace` and `vico_lens.balance` do.
     Cancelled
-        If the ticket says so.
+        If the job is cancelled.
     """
     from vico_lens.attribution.facade import DEFAULT_METHOD
     from vico_lens.intervention.balancing import Schedule, balance_report, presets
@@ -182,7 +182,7 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
     total = 2 * settings.steps + 2
 
     def side(label: str, used: Preset, done: int) -> tuple[Any, Side]:
-        call = {"num_inference_steps": settings.steps, "callback_on_step_end": reporter(ticket, label, done, total)}
+        call = {"num_inference_steps": settings.steps, "callback_on_step_end": reporter(progress, label, done, total)}
         run = run_once(
             Request(settings.prompt, seed=settings.seed, call=call),
             pipe,
@@ -191,12 +191,12 @@ def run_pair(pipe: Any, settings: PairSettings, ticket: Ticket) -> Pair:
             method=methods[0],
             balance={"preset": used, "objective": settings.objective},
         )
-        ticket.report(f"{label}: attributing", done + settings.steps, total)
+        progress.report(f"{label}: attributing", done + settings.steps, total)
         return run.session, Side(run.video, {methods[0]: run.influence, **_others(run, methods[1:])}, run.verdict)
 
     first, plain = side("plain run", replace(preset, schedule=watch), 0)
     second, balanced = side("balanced run", preset, settings.steps + 1)
-    ticket.report("comparing", total, total)
+    progress.report("comparing", total, total)
     return Pair(settings, plain, balanced, second.log, balance_report(first, second))
 
 
@@ -225,11 +225,11 @@ def _strengthened(preset: Preset, factor: float) -> Preset:
     return preset if factor == 1 else replace(preset, step=scaled(preset.step))
 
 
-def reporter(ticket: Ticket, label: str, done: int, total: int) -> Callable[..., dict[str, Any]]:
+def reporter(progress: Progress, label: str, done: int, total: int) -> Callable[..., dict[str, Any]]:
     """A callback for the pipeline's call, which reports after every denoising step."""
 
     def report(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        ticket.report(f"{label}: step {step + 1}", done + step + 1, total)
+        progress.report(f"{label}: step {step + 1}", done + step + 1, total)
         return values
 
     return report

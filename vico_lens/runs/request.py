@@ -6,7 +6,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class Request:
         return pipe
 
     def sample(self, pipe: Any, label: str) -> np.ndarray:
-        """Call the pipeline once, with a progress bar named `label` where a person is watching.
+        """Call the pipeline once, with a progress bar named `label` where a person is watching; the bundled model on one thread.
 
         Returns
         -------
@@ -86,7 +86,8 @@ class Request:
         pipe.set_progress_bar_config(desc=label, leave=False, file=sys.stderr, disable=None)
         generator = torch.Generator().manual_seed(self.seed)
         try:
-            frames = pipe(self.prompt, generator=generator, **self.call).frames
+            with fixed_threads() if self.bundled else nullcontext():
+                frames = pipe(self.prompt, generator=generator, **self.call).frames
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, VicoLensError):
                 raise

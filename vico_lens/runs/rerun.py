@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_lens.errors import InputError
-from vico_lens.runs.background_job import Ticket
+from vico_lens.runs.background_job import Progress
 from vico_lens.runs.pair import LONGEST, MOST_STEPS, reporter
 from vico_lens.runs.request import check_prompt
 from vico_lens.runs.sweeps import Run, sample_run
@@ -58,7 +58,7 @@ def recorded_run(record: Mapping[str, Any]) -> Run:
     return Run(prompt, seed, str(record.get("condition", "")), settings, call)
 
 
-def trace_run(pipe: Any, run: Run, to: Path, ticket: Ticket) -> Path:
+def trace_run(pipe: Any, run: Run, to: Path, progress: Progress) -> Path:
     """Make a run again with tracing on; returns `to`, where its trace lies.
 
     Raises
@@ -66,10 +66,10 @@ def trace_run(pipe: Any, run: Run, to: Path, ticket: Ticket) -> Path:
     VicoLensError
         As `vico_lens.trace` and `vico_lens.balance` do.
     Cancelled
-        If the ticket says so; nothing is left at `to` then.
+        If the job is cancelled; nothing is left at `to` then.
     """
     total = int(run.call.get("num_inference_steps", STEPS))
-    callback = {"callback_on_step_end": reporter(ticket, run.condition, 0, total)}
+    callback = {"callback_on_step_end": reporter(progress, run.condition, 0, total)}
     finished = False
     try:
         with trace(pipe, to=to) as recording:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from vico_lens.errors import InputError
 from vico_lens.runs.request import Request
 from vico_lens.vocabulary.concepts import Concept, find_concepts
 
-__all__ = ["Run", "by_frame", "judged", "run_once", "shares", "shares_text", "verdict_text"]
+__all__ = ["Run", "by_frame", "judged", "run_once", "shares", "shares_text", "verdict_of", "verdict_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def run_once(
     method: str,
     options: Mapping[str, Any] | None = None,
     balance: Mapping[str, Any] | None = None,
+    keep: Callable[[np.ndarray], object] | None = None,
 ) -> Run:
     """Sample once with tracing on, balanced if `balance` is given, and say what drove the video.
 
@@ -83,6 +84,8 @@ def run_once(
         Attribution method and its options.
     balance : mapping, optional
         Arguments of `vico_lens.balance` besides pipeline and concepts. None samples plainly.
+    keep : callable, optional
+        Takes the video as soon as it is sampled, before anything is computed from it that may fail.
 
     Raises
     ------
@@ -103,15 +106,17 @@ def run_once(
         recording = stack.enter_context(trace(pipe, to=to))
         balancing = None if balance is None else stack.enter_context(start_balance(pipe, names, **balance))
         video = request.sample(pipe, label)
+        if keep is not None:
+            keep(video)
         recording.video = video
     found = find_concepts(recording.tree, names)
     influence = attribute(recording.tree, method, found, **(options or {}))
     log = None if balancing is None else balancing.log
-    return Run(video, recording.tree, found, influence, dominance(influence), _judge(request, video), log, balancing)
+    return Run(video, recording.tree, found, influence, dominance(influence), verdict_of(request, video), log, balancing)
 
 
-def _judge(request: Request, video: np.ndarray) -> Any | None:
-    """Verdict of the exact judge; None where the prompt is not a sentence of the tiny world."""
+def verdict_of(request: Request, video: np.ndarray) -> Any | None:
+    """Ask the exact judge of the tiny world; None where the prompt is not one of its sentences."""
     if not request.bundled:
         return None
     from vico_lens.tinyworld import judge, parse_prompt

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vico_lens.errors import StoreError
+from vico_lens.errors import InputError, StoreError
 from vico_lens.kernels.softmax import MASKED, attention_columns
 from vico_lens.store.precision import narrow, stored_dtype
 from vico_lens.vocabulary.schema import (
@@ -31,7 +31,7 @@ from vico_lens.vocabulary.schema import (
     softmax_dims,
 )
 
-__all__ = ["FORMS", "Former", "Stored", "full_weights"]
+__all__ = ["FORMS", "Former", "Stored", "full_weights", "only_tokens"]
 
 FORMS: tuple[Form, ...] = get_args(Form)
 
@@ -39,15 +39,47 @@ _HIDDEN = 10 * MASKED
 Arrays = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
 
-def full_weights(site: AttentionSite, query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    """Return the whole map of a call: ``[head, *query dims, *key dims]``, or ``[head, sequence, key_sequence]``."""
+def full_weights(
+    site: AttentionSite, query: Tensor, key: Tensor, scale: float, bias: Tensor | None, columns: Tensor | None = None
+) -> Tensor:
+    """Return the map of a call, ``[head, *query dims, *key dims]`` or ``[head, sequence, key_sequence]``, or columns of it."""
     shared = len(shared_dims(site.kind, framed=key.ndim == 4))
     rows, keys = query.shape[1:-1], key.shape[1 + shared : -1]
     batch = query.shape[: 1 + shared]
     if bias is not None:
         bias = bias.expand(len(query), *rows, *keys).reshape(*batch, -1, math.prod(keys))
     flat_query, flat_key = query.reshape(*batch, -1, query.shape[-1]), key.reshape(*batch, -1, key.shape[-1])
-    return attention_columns(flat_query, flat_key, scale, bias).reshape(len(query), *rows, *keys)
+    shown = keys if columns is None else (len(columns),)
+    return attention_columns(flat_query, flat_key, scale, bias, columns).reshape(len(query), *rows, *shown)
+
+
+def only_tokens(call: AttentionCall, tokens: Sequence[int]) -> AttentionCall:
+    """Return a call with the columns of chosen text tokens, as probabilities; a call that reads no text as it is.
+
+    Raises
+    ------
+    InputError
+        If text and video share one softmax: there the text is rows, too.
+    """
+    site = call.site
+    if site.kind == "joint":
+        raise InputError(
+            f"Capture(tokens=...): expected cross-attention, got {site.module}, whose text and video share one softmax. Record "
+            "it whole, or leave it out with kinds=..."
+        )
+    if site.kind != "cross":
+        return call
+    there = [token for token in tokens if token < site.tokens]
+    with torch.no_grad():
+        if call.query is None or call.key is None:
+            assert call.probabilities is not None
+            columns = call.probabilities[..., there]
+        else:
+            chosen = torch.tensor(there, dtype=torch.int64, device=call.query.device)
+            columns = full_weights(site, call.query, call.key, call.scale, call.bias, chosen)
+            columns = columns.to(torch.float16 if call.query.dtype.itemsize == 2 else columns.dtype)
+    columns = pad(columns, [0, len(tokens) - len(there)])
+    return replace(call, site=replace(site, tokens=len(tokens)), query=None, key=None, bias=None, probabilities=columns)
 
 
 @dataclass(slots=True)
@@ -92,14 +124,14 @@ class Former:
     Parameters
     ----------
     form : str
-        ``weights``, ``factors``, or ``auto`` for the smaller at each site.
+        ``weights``, ``factors``, ``auto`` for the smaller at each site, or ``given`` for factors where a call has them.
     precision : str
         ``model``, ``float32`` or ``float16``.
     tokens : int
         Text tokens of the trace. A site that sees fewer gets hidden ones at the end of its text.
     """
 
-    def __init__(self, form: Form, precision: Precision, tokens: int) -> None:
+    def __init__(self, form: Form | Literal["given"], precision: Precision, tokens: int) -> None:
         self.form = form
         self.precision = precision
         self.tokens = tokens
@@ -150,7 +182,7 @@ class Former:
 
     def _choose(self, site: AttentionSite, query: Tensor, key: Tensor, bias: Tensor | None, fits: bool) -> str:
         if self.form != "auto":
-            return self.form
+            return "factors" if self.form == "given" else self.form
         keys = math.prod(key.shape[1 + len(shared_dims(site.kind, key.ndim == 4)) : -1])
         dense = math.prod(query.shape[:-1]) * keys
         factored = query.numel() + key.numel() + (0 if bias is None else bias.numel())

@@ -106,6 +106,8 @@ class FactorSource:
         Where weights are computed.
     cache : NormaliserCache
         Shared by the variables of a group.
+    itemsize : int
+        Bytes of a stored number of query or key.
     """
 
     read: Read
@@ -117,6 +119,7 @@ class FactorSource:
     gain: bool
     device: str | torch.device
     cache: NormaliserCache
+    itemsize: int = 4
 
 
 class LazyWeights(BackendArray):
@@ -172,6 +175,24 @@ class LazyWeights(BackendArray):
     def has_factors(self, layer: int) -> bool:
         """Whether a layer is computed from query and key."""
         return self._factors is not None and self._forms[layer] == "factors"
+
+    def stored(self, leading: tuple[int, ...], heads: np.ndarray) -> dict[str, Any]:
+        """Return one call as it is stored: its ``weights``, or its ``query``, ``key``, ``scale`` and ``bias``."""
+        layer = leading[-1]
+        if self._forms[layer] == "weights":
+            return {"weights": self._read(self._name, (*leading, heads, ...))}
+        source = self._factors
+        assert source is not None  # opened with the group
+        channels = slice(0, source.head_size[layer])
+        call: dict[str, Any] = {name: source.read(name, (*leading, heads, ..., channels)) for name in ("query", "key")}
+        call["scale"] = source.scale[layer] * (float(source.read("gain", leading)) if source.gain else 1.0)
+        if source.bias_axes is not None:
+            values = source.read("bias", (*leading, *(heads if axis == 0 else slice(None) for axis in source.bias_axes)))
+            shape = [1] * (1 + len(self._block.shared) + len(source.bias_rows) + len(source.bias_keys))
+            for axis, size in zip(source.bias_axes, values.shape, strict=True):
+                shape[axis] = size
+            call["bias"] = values.reshape(shape)
+        return call
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Compute or read what `key` selects."""

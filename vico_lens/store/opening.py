@@ -6,9 +6,7 @@ Only steps that were finished are shown. A store whose writer was killed opens l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +16,11 @@ from xarray.core import indexing
 from zarr.abc.store import Store
 
 from vico_lens.errors import SchemaError, StoreError
-from vico_lens.store.chunks import Fetch, read_part
 from vico_lens.store.layout import TOKEN_COORDS, Group, Header, assemble
-from vico_lens.store.lazy_weights import Block, FactorSource, LazyWeights, NormaliserCache, Read
-from vico_lens.store.paths import partial_of
+from vico_lens.store.lazy_weights import Block, FactorSource, LazyWeights, NormaliserCache
 from vico_lens.store.safety import check_arrays
+from vico_lens.store.source import Expected, Reader, open_root
 from vico_lens.store.tracefile import KEY
-from vico_lens.store.zarrfile import Directory
 from vico_lens.vocabulary.schema import (
     JOINT_BLOCKS,
     KEY_DIMS,
@@ -42,7 +38,7 @@ from vico_lens.vocabulary.schema import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LIMIT", "chunked", "open_store", "open_trace"]
+__all__ = ["LIMIT", "chunked", "missing_chunks", "open_store", "open_trace"]
 
 LIMIT = 8 << 30
 """Bytes that a single request without dask may take."""
@@ -64,7 +60,7 @@ def open_trace(
     Parameters
     ----------
     path : path or zarr store
-        A folder, a ``.zip``, a URL that zarr understands, or a zarr store.
+        A folder, a ``.zip`` (the trace may lie in a folder inside it), or a zarr store.
     device : str or torch.device
         Where weights are computed from their factors.
     chunks : mapping or None
@@ -102,21 +98,32 @@ def open_trace(
     return tree if chunks is None else chunked(tree, chunks)
 
 
-def open_store(
-    source: str | PathLike[str] | Store, device: str | torch.device, limit: int, fetch: Fetch | None = None
-) -> xr.DataTree:
+def missing_chunks(path: str | PathLike[str] | Store) -> list[str]:
+    """List the chunks of a trace that were written and are no longer there; empty for a trace that is whole.
+
+    Examples
+    --------
+    >>> from vico_lens.testing.traces import fake_trace
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/run.zarr"
+    >>> _ = fake_trace(to=path)
+    >>> missing_chunks(path)
+    []
+    """
+    return _open(path)[1].missing_chunks()
+
+
+def open_store(source: str | PathLike[str] | Store, device: str | torch.device, limit: int) -> xr.DataTree:
     """Open a trace.
 
     Parameters
     ----------
     source : path or zarr store
-        A folder, a zip, or anything zarr takes as a store.
+        A folder, a zip, or a zarr store.
     device : str or torch.device
         Where weights are computed from factors.
     limit : int
         Bytes that a single request may take.
-    fetch : callable, optional
-        Gives the bytes of `source` under a key, where that is quicker than by zarr-python. Folders have their own.
 
     Raises
     ------
@@ -125,8 +132,36 @@ def open_store(
     SchemaError
         If the store is not a trace, or from a newer release.
     """
+    root, reader, own = _open(source)
+    attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
+    arrays = reader.arrays
+    finished = own["finished"]
+    coords = {}
+    for coordinate in TOKEN_COORDS:
+        if coordinate in arrays:
+            values = reader.read(coordinate, (...,))
+            values = values if values.dtype.kind == "i" else values.astype(object)
+            coords[coordinate] = (("token",) if values.ndim == 1 else ("prompt", "token"), values)
+    header = Header(
+        attrs,
+        reader.read("step", (slice(0, finished),)).tolist(),
+        reader.read("timestep", (slice(0, finished),)).tolist(),
+        own["branches"],
+        own["prompts"],
+        coords,
+    )
+    groups = {}
+    for path, sites in reader.expected.groups.items():
+        kind, grid = parse_group(path) or ("cross", (0, 0, 0))
+        groups[path] = _group(path, kind, grid, sites, header, reader, device, limit)
+    video = indexing.LazilyIndexedArray(_Video(reader)) if "video/rgb" in arrays else None
+    return assemble(header, groups, video)
+
+
+def _open(source: Any) -> tuple[zarr.Group, Reader, dict[str, Any]]:
+    """Open the store of a trace: its root, a reader of its arrays, and what its writer says about itself."""
     name = str(source) if isinstance(source, str | PathLike) else type(source).__name__
-    root, folder = _root(source, name)
+    root = open_root(source, name)
     own: Any = root.attrs.get(KEY)
     if not isinstance(own, dict) or "schema_version" not in own:
         held = ", ".join(sorted(root.keys())[:8]) or "nothing"
@@ -145,120 +180,15 @@ def open_store(
         raise StoreError(f"cannot read the metadata of the trace at {name}: {error}. The store is damaged or crafted.") from error
     arrays: dict[str, zarr.Array[Any]] = {path: node for path, node in nodes.items() if isinstance(node, zarr.Array)}
     check_arrays(arrays, name)
-    attrs = {key: value for key, value in root.attrs.items() if key not in (KEY, "coordinates")}
-    reader = _Reader(name, arrays, fetch if folder is None else Directory(folder).fetch)
-    finished = own["finished"]
-    coords = {}
-    for coordinate in TOKEN_COORDS:
-        if coordinate in arrays:
-            values = reader.read(coordinate, (...,))
-            values = values if values.dtype.kind == "i" else values.astype(object)
-            coords[coordinate] = (("token",) if values.ndim == 1 else ("prompt", "token"), values)
-    header = Header(
-        attrs,
-        reader.read("step", (slice(0, finished),)).tolist(),
-        reader.read("timestep", (slice(0, finished),)).tolist(),
-        own["branches"],
-        own["prompts"],
-        coords,
-    )
-    groups = {}
-    for path, node in nodes.items():
-        parsed = parse_group(path)
-        if parsed is not None and isinstance(node, zarr.Group) and KEY in node.attrs:
-            facts: Any = node.attrs[KEY]
-            groups[path] = _group(path, *parsed, facts["sites"], header, reader, device, limit)
-    video = indexing.LazilyIndexedArray(_Video(reader)) if "video/rgb" in arrays else None
-    return assemble(header, groups, video)
-
-
-def _root(source: Any, name: str) -> tuple[zarr.Group, Path | None]:
-    """Open the root group, whatever is wrong said in words; and the folder it is in, if it is in one."""
-    store, folder = source, None
-    if isinstance(source, str | PathLike):
-        path = Path(source).expanduser()
-        if not path.exists() and partial_of(path).exists():
-            path = partial_of(path)  # a zip whose writer was killed
-        if not path.exists() and "://" not in str(source):
-            raise StoreError(f"expected a trace at {path}; there is nothing. Check the path.")
-        store, folder = (path, path if path.is_dir() else None) if path.exists() else (str(source), None)
-        if path.is_file():
-            try:
-                store = zarr.storage.ZipStore(path, mode="r")
-                store._sync_open()
-            except Exception as error:
-                raise StoreError(f"expected a zip store or a folder at {path}; got a file that is neither ({error}).") from error
-    try:
-        return zarr.open_group(store, mode="r"), folder
-    except zarr.errors.GroupNotFoundError:
-        raise StoreError(f"expected a trace at {name}; got something that is not a Zarr store. Check the path.") from None
-    except (ValueError, KeyError, OSError) as error:
-        raise StoreError(f"cannot read the root of the trace at {name}: {error}. The store is damaged.") from error
-
-
-# Codecs of arrays that `vico_lens.store.chunks` reads itself: what `vico_lens.store.zarrfile` writes for numbers.
-_NUMBERS = (("bytes",), ("bytes", "blosc", "crc32c"))
-
-
-def _form(array: zarr.Array[Any]) -> tuple[tuple[str, ...], str]:
-    """Names of the codecs of an array, and what stands between the numbers in its chunks' names."""
-    meta: Any = array.metadata.to_dict()
-    encoding = meta["chunk_key_encoding"]
-    named = encoding["name"] == "default"
-    separator = encoding.get("configuration", {}).get("separator", "/") if named else ""
-    return tuple(codec["name"] for codec in meta["codecs"]), separator
-
-
-class _Reader:
-    """Reads parts of the arrays of a store; what cannot be read is named."""
-
-    def __init__(self, name: str, arrays: Mapping[str, zarr.Array[Any]], fetch: Fetch | None) -> None:
-        self.name = name
-        self.arrays = arrays
-        self._fetch = fetch
-        self._forms = {path: _form(array) for path, array in arrays.items()}
-
-    def read(self, path: str, key: tuple[Any, ...]) -> np.ndarray:
-        """Read an orthogonal selection: integers, slices, index arrays and one ellipsis."""
-        array = self.arrays[path]
-        if ... in [part for part in key if part is Ellipsis]:
-            at = next(i for i, part in enumerate(key) if part is Ellipsis)
-            key = (*key[:at], *[slice(None)] * (array.ndim - len(key) + 1), *key[at + 1 :])
-        codecs, separator = self._forms[path]
-        try:
-            if self._fetch is not None and codecs in _NUMBERS and separator:
-                fill: Any = array.fill_value
-                extent = (array.shape, array.chunks, array.dtype, fill)
-                return read_part(self._fetch, path, *extent, key, compressed=len(codecs) > 1, separator=separator)
-            plain = tuple(_as_slice(part) for part in key)
-            if any(isinstance(part, np.ndarray) for part in plain):
-                return np.asarray(array.oindex[plain])
-            return np.asarray(array[plain])
-        except Exception as error:  # codecs raise whatever their library does
-            raise StoreError(
-                f"cannot read {path} of the trace at {self.name}: a chunk is damaged or cut off ({error}). The rest of the trace "
-                "can be read; select other steps or layers."
-            ) from error
-
-    def within(self, group: str) -> Read:
-        """Return `read` for the arrays of one group; it can be pickled, as trees that go to other processes are."""
-        return partial(self._read_in, group)
-
-    def _read_in(self, group: str, name: str, key: tuple[Any, ...]) -> np.ndarray:
-        return self.read(f"{group}/{name}", key)
-
-
-def _as_slice(part: Any) -> Any:
-    """Turn an index array that runs without gaps into a slice, which is read chunk by chunk."""
-    if isinstance(part, np.ndarray) and part.ndim and len(part) and (np.diff(part) == 1).all():
-        return slice(int(part[0]), int(part[-1]) + 1)
-    return part
+    facts: Any = {path: node.attrs[KEY] for path, node in nodes.items() if isinstance(node, zarr.Group) and KEY in node.attrs}
+    sites = {path: about["sites"] for path, about in facts.items() if parse_group(path) is not None}
+    return root, Reader(name, arrays, Expected(sites, own.get("holes", ()))), own
 
 
 class _Video(xr.backends.BackendArray):
     """The generated video, read when looked at."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.shape = reader.arrays["video/rgb"].shape
         self.dtype = np.dtype(np.uint8)
@@ -274,7 +204,7 @@ def _group(
     grid: Grid,
     facts: Sequence[Mapping[str, Any]],
     header: Header,
-    reader: _Reader,
+    reader: Reader,
     device: str | torch.device,
     limit: int,
 ) -> Group:
@@ -299,7 +229,7 @@ def _group(
     return Group(kind, grid, sites, arrays, encoding)
 
 
-def _dims(reader: _Reader, path: str) -> tuple[str, ...]:
+def _dims(reader: Reader, path: str) -> tuple[str, ...]:
     return tuple(str(dim) for dim in reader.arrays[path].metadata.dimension_names or ())  # type: ignore[union-attr]
 
 
@@ -323,7 +253,7 @@ def _factors(
     sites: Sequence[AttentionSite],
     facts: Sequence[Mapping[str, Any]],
     sizes: Mapping[str, int],
-    reader: _Reader,
+    reader: Reader,
     device: str | torch.device,
 ) -> FactorSource:
     axes = softmax_dims(kind)
@@ -342,6 +272,7 @@ def _factors(
         gain=f"{path}/gain" in reader.arrays,
         device=device,
         cache=NormaliserCache(),
+        itemsize=np.dtype(reader.arrays[f"{path}/query"].dtype).itemsize,
     )
 
 

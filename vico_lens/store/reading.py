@@ -7,7 +7,8 @@ memory at a time, whatever the size of the trace. Attribution methods, which com
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ __all__ = ["concept_maps", "coverage", "region_sum", "temporal_matrix"]
 
 def concept_maps(
     tree: xr.DataTree,
-    concepts: Sequence[str | Concept] | str | None = None,
+    concepts: Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None = None,
     *,
     step: int | None = None,
     layers: Layers = None,
@@ -42,8 +43,8 @@ def concept_maps(
     ----------
     tree : xarray.DataTree
         A trace with cross or joint attention.
-    concepts : sequence of str or Concept, optional
-        Found in the prompt if left out.
+    concepts : sequence of str or Concept, or mapping, optional
+        Words of the prompt, or names with token indices; found in the prompt if left out.
     step : int, optional
         Number of a denoising step, from the end if negative; all steps, as a dimension, if left out.
     layers : str, int or sequence of them, optional
@@ -84,15 +85,19 @@ def concept_maps(
     steps = step_positions(step, tree.coords["step"].values.tolist())
     total = torch.zeros(len(steps), len(chosen), *target)
     count = torch.zeros(len(steps))
+    holes: list[tuple[str, int]] = []
     for site in sites:
         data = select_run(group_data(tree, site.group), branch=branch, prompt=prompt, layer=site.layer, heads=heads)
         weights = data["weights" if site.kind == "cross" else "video_text"]
         for place, index in enumerate(steps):
             part = weights.isel(step=index, token=tokens)
             values = torch.from_numpy(part.transpose("head", "frame", "y", "x", "token").values).nanmean(0)
-            if not bool(values.isnan().all()):
-                total[place] += resample_axes((values @ member.T).movedim(-1, 0), [1, 2, 3], target, "mean")
-                count[place] += 1
+            if bool(values.isnan().all()):
+                holes.append((site.module, index))
+                continue
+            total[place] += resample_axes((values @ member.T).movedim(-1, 0), [1, 2, 3], target, "mean")
+            count[place] += 1
+    _warn_of_holes(tree, holes)
     mean = (total / count[:, None, None, None, None]).numpy()
     maps = xr.DataArray(
         mean,
@@ -151,6 +156,7 @@ def temporal_matrix(
     frames = max(site.grid[0] for site in sites)
     steps = step_positions(step, tree.coords["step"].values.tolist())
     total, count = torch.zeros(len(steps), frames, frames), torch.zeros(len(steps))
+    holes: list[tuple[str, int]] = []
     for site in sites:
         data = select_run(group_data(tree, site.group), branch=branch, prompt=prompt, layer=site.layer, heads=heads)
         weights = data["video_video" if site.kind == "joint" else "weights"]
@@ -159,10 +165,12 @@ def temporal_matrix(
             weights = weights.isel(y=[int(position[0] * rows)], x=[int(position[1] * columns)])
         for place, index in enumerate(steps):
             matrix = _by_frame(weights.isel(step=index))
-            if not bool(matrix.isnan().all()):
-                matrix = resample_axes(resample_axes(matrix, [0], [frames], "mean"), [1], [frames], "sum")
-                total[place] += matrix
-                count[place] += 1
+            if bool(matrix.isnan().all()):
+                holes.append((site.module, index))
+                continue
+            total[place] += resample_axes(resample_axes(matrix, [0], [frames], "mean"), [1], [frames], "sum")
+            count[place] += 1
+    _warn_of_holes(tree, holes)
     matrices = xr.DataArray(
         (total / count[:, None, None]).numpy(),
         dims=("step", "frame", "key_frame"),
@@ -238,6 +246,20 @@ def coverage(tree: xr.DataTree) -> xr.Dataset:
     rows += [(-1, module, "", False, reason) for module, reason in sorted(report.get("left_out", {}).items())]
     columns = {"module": 1, "group": 2, "recorded": 3, "reason": 4}
     return xr.Dataset({name: ("site", np.array([row[at] for row in rows])) for name, at in columns.items()})
+
+
+def _warn_of_holes(tree: xr.DataTree, holes: Sequence[tuple[str, int]]) -> None:
+    """Say which calls a mean leaves out, because they were not made while the trace was recorded."""
+    if not holes:
+        return
+    labels = tree.coords["step"].values
+    named = ", ".join(f"{module} at step {labels[place]}" for module, place in holes[:3])
+    warnings.warn(
+        f"the mean leaves out {len(holes)} calls that were not recorded: {named}{' and others' if len(holes) > 3 else ''}. "
+        "Guidance or a cache did not run them; select steps or layers that were recorded.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _target(tree: xr.DataTree, grids: Sequence[Grid], size: Grid | str | None) -> Grid:

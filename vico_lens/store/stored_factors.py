@@ -57,6 +57,11 @@ class StoredFactors:
         """Channels of a head."""
         return self.weights.source.head_size[self.leading[-1]]
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a stored number."""
+        return int(self.weights.source.itemsize)
+
     def read(self, device: str | torch.device | None = None) -> tuple[Tensor, Tensor, float, Tensor | None]:
         """Read query and key, ``[head, batch, token, channel]`` as stored, scale, and bias ``[head, batch, query, key]``.
 

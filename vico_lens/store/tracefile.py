@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,12 @@ class _Sites:
     sites: list[AttentionSite] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
     declared: int = 0
+    written: set[tuple[int, int, int, int]] = field(default_factory=set)
+
+    def holes(self, steps: int, branches: int, prompts: int) -> list[tuple[int, int, int, int]]:
+        """Return the calls that were not made: layer, and positions of step, branch and prompt."""
+        calls = product(range(len(self.sites)), range(steps), range(branches), range(prompts))
+        return [call for call in calls if call not in self.written]
 
 
 class TraceFile:
@@ -70,10 +77,16 @@ class TraceFile:
         layer = next((i for i, site in enumerate(group.sites) if site.module == stored.site.module), len(group.sites))
         if layer == len(group.sites):
             group.sites.append(stored.site)
-            group.facts.append({**asdict(stored.site), "form": stored.form, "scale": stored.scale})
+            group.facts.append({**asdict(stored.site), "form": stored.form, "scale": stored.scale, "masked": []})
+        first = not any(call[0] == layer and call[2:] == (branch, prompt) for call in group.written)
+        group.written.add((layer, len(self.steps), branch, prompt))
         place = {"step": len(self.steps), "branch": branch, "prompt": prompt, "layer": layer}
         start = [place[dim] for dim in self._leading]
-        for name, (dims, values) in stored.arrays().items():
+        arrays = stored.arrays()
+        if first and "bias" in arrays:
+            group.facts[layer]["masked"].append([branch, prompt])
+            group.declared = min(group.declared, layer)
+        for name, (dims, values) in arrays.items():
             fill = 0.0 if name == "bias" else math.nan
             self._blocks.put(f"{stored.site.group}/{name}", start, dims, values, fill)
         if stored.form == "factors" and stored.scale != group.facts[layer]["scale"]:
@@ -137,10 +150,16 @@ class TraceFile:
 
     def _root(self) -> None:
         header = self.header
-        own = {"schema_version": SCHEMA_VERSION, "branches": list(header.branches), "prompts": header.prompts}
-        own["finished"] = len(self.steps)
+        own: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "branches": list(header.branches), "prompts": header.prompts}
+        own["finished"] = finished = len(self.steps)
+        own["holes"] = [
+            (name, *hole)
+            for name, group in sorted(self._groups.items())
+            for hole in group.holes(finished, len(header.branches), header.prompts)
+        ]
         planned = header.attrs.get("steps_planned", self.planned)
-        progress = {"complete": self._complete, "steps_finished": len(self.steps), "steps_planned": planned}
+        complete = self._complete and not own["holes"] and (planned is None or finished >= planned)
+        progress = {"complete": complete, "steps_finished": finished, "steps_planned": planned}
         names = [name for name in self.tree.arrays if "/" not in name and name not in ("step", "token")]
         attrs = {**header.attrs, "schema_version": SCHEMA_VERSION, **progress, "coordinates": " ".join(names), KEY: own}
         self.tree.group("", attrs)

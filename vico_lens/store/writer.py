@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from vico_lens.store.opening import LIMIT, open_store, open_trace
 from vico_lens.store.paths import local_path, pack, partial_of
 from vico_lens.store.tracefile import TraceFile, plain_attrs
 from vico_lens.store.zarrfile import Directory, Memory, Tree
+from vico_lens.vocabulary.concepts import find_concepts
 from vico_lens.vocabulary.schema import AttentionCall, Branch, Form, Precision, TokenTable
+from vico_lens.vocabulary.selection import listed, positions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,9 +46,12 @@ class TraceWriter:
         A folder to be made, a path that ends in ``.zip``, or None for memory. A zip is written as the folder ``<name>.partial``
         and packed on `close`.
     form : str
-        ``weights`` stores maps, ``factors`` query and key, ``auto`` whichever is smaller at each site.
+        ``weights`` stores maps, ``factors`` query and key, ``auto`` whichever is smaller at each site, ``given`` what each call
+        has.
     dtype : str
         ``model`` (float32 for a float32 model, else float16), ``float32`` or ``float16``.
+    tokens : str, int or sequence of them, optional
+        Words of the prompt, or positions of text tokens, whose columns are kept of cross-attention; all by default.
     overwrite : bool
         Replace an existing trace at `to`, at the first call. Anything that is not a trace is never replaced.
     queue_bytes : int
@@ -75,20 +80,23 @@ class TraceWriter:
         self,
         to: str | PathLike[str] | None,
         *,
-        form: Form = "auto",
+        form: Form | Literal["given"] = "auto",
         dtype: Precision = "model",
+        tokens: Sequence[str | int] | str | int | None = None,
         overwrite: bool = False,
         queue_bytes: int = 256 << 20,
     ) -> None:
         from vico_lens.store.forms import FORMS
         from vico_lens.store.precision import PRECISIONS
 
-        for name, value, known in (("form", form, FORMS), ("dtype", dtype, PRECISIONS)):
+        for name, value, known in (("form", form, (*FORMS, "given")), ("dtype", dtype, PRECISIONS)):
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}; got {value!r}.")
         self.path = None if to is None else local_path(to)
-        self.form: Form = form
+        self.form = form
         self.dtype: Precision = dtype
+        self._words = tokens
+        self._tokens: list[int] | None = None
         self._overwrite = overwrite
         self._work = Background(queue_bytes)
         self._memory = Memory()
@@ -126,6 +134,10 @@ class TraceWriter:
             raise InputError(f"tokens: expected one table, or one for each of {prompts} rows; got {len(tokens)}.")
         longest = max((len(table) for table in tokens), default=0)
         tables = [table.padded(longest) for table in tokens]
+        if self._words is not None:
+            self._tokens = _chosen_tokens(self._words, attrs.get("prompt"), tables)
+            tables = [table.only(self._tokens) for table in tables]
+            longest, attrs = len(self._tokens), {**attrs, "partial_rows": True}
         header = Header(plain_attrs(attrs), [], [], tuple(branches), prompts, token_coords(tables))
         if self.path is not None and self._overwrite:
             for old in (self.path, partial_of(self.path)):
@@ -148,6 +160,10 @@ class TraceWriter:
         if self._step is not None and self._step[0] != call.step:
             raise StoreError(f"expected step {self._step[0]} to be finished before a call of step {call.step}. Finish it first.")
         self._step = (call.step, float(call.timestep))
+        if self._tokens is not None:
+            from vico_lens.store.forms import only_tokens
+
+            call = only_tokens(call, self._tokens)
         stored = former.take(call)
         branch = self._branches.index(call.branch)
         self._submit(lambda: file.put(stored, branch, call.prompt), stored.bytes)
@@ -201,7 +217,7 @@ class TraceWriter:
             from zarr.storage import MemoryStore
 
             store = MemoryStore(self._memory.data, read_only=True)
-            return open_store(store, "cpu", LIMIT, self._memory.fetch)
+            return open_store(store, "cpu", LIMIT)
         return open_trace(self.path)
 
     def discard(self) -> None:
@@ -232,6 +248,22 @@ class TraceWriter:
         except BaseException:
             self._failed = True
             raise
+
+
+def _chosen_tokens(words: Any, prompt: object, tables: Sequence[TokenTable]) -> list[int]:
+    """Positions of the text tokens that are kept of every prompt."""
+    numbers = [word for word in listed(words) if isinstance(word, int)]
+    names = [word for word in listed(words) if not isinstance(word, int)]
+    if names and (len(set(tables)) > 1 or not isinstance(prompt, str)):
+        raise InputError(
+            f"tokens={words!r}: expected words of one known prompt, got {prompt!r}. Give positions of tokens, or trace one "
+            "prompt."
+        )
+    found = find_concepts(str(prompt), names, tables[0]) if names else []
+    longest = len(tables[0]) if tables else 0
+    if numbers:
+        positions("tokens", numbers, range(longest))
+    return sorted({*numbers, *(token for concept in found for token in concept.tokens)})
 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:

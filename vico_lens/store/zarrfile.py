@@ -1,8 +1,8 @@
 """A small Zarr v3 writer: arrays that grow, chunks put in place one by one, and a commit that makes them visible.
 
-Tracing writes thousands of small blocks while the model wants the interpreter. A block through zarr-python costs about a
-millisecond of Python; a chunk encoded and put in place directly costs about a twentieth of it. The format is the public one
-(bytes, blosc, crc32c), so every reader of Zarr v3 opens the result.
+Tracing writes thousands of small blocks while the model wants the interpreter. A step of small blocks takes 3.9 ms through this
+writer and 37.5 ms through zarr-python. The format is the public one (bytes, blosc, crc32c), so every reader of Zarr v3 opens the
+result; our own reading goes through zarr-python.
 
 Chunks may lie beyond the extent that an array's metadata declares. So a step's chunks are written first, and `Tree.commit`
 declares them: a reader of a store whose writer was killed, at any moment, sees the steps committed and nothing of the one in the
@@ -23,17 +23,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import google_crc32c
 import numpy as np
+from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
-
-from vico_lens.store.chunks import SEPARATOR, chunk_key, encode
 
 __all__ = ["CHUNK_BYTES", "Array", "Directory", "Memory", "Target", "Tree", "chunk_shape"]
 
 CHUNK_BYTES = 4 << 20
 """Size that a chunk stays under if its axes can be cut so."""
 
+SEPARATOR = "."
+"""Between the numbers in the names of chunks; other writers, and our first traces, use ``/``."""
+
 _ROW = 1024  # chunk length of a coordinate: one chunk in nearly every trace, rewritten as it grows
+
+
+def encode(chunk: np.ndarray, *, compress: bool) -> bytes:
+    """Turn a chunk into bytes: little endian, and if compressed, blosc (lz4, bits shuffled) and a checksum."""
+    chunk = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))
+    if not compress:
+        return chunk.tobytes()
+    shuffle = Blosc.BITSHUFFLE if chunk.itemsize > 1 else Blosc.NOSHUFFLE
+    data = bytes(Blosc(cname="lz4", clevel=3, shuffle=shuffle).encode(chunk))
+    checksum: int = google_crc32c.value(data)
+    return data + checksum.to_bytes(4, "little")
 
 
 def write_file(path: str, data: bytes) -> None:
@@ -52,9 +66,6 @@ class Target(Protocol):
 
     def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
         """Put `data` under `key`, in place of what was there; without `replace`, nothing that anybody reads is there."""
-
-    def fetch(self, key: str) -> bytes | None:
-        """Give the bytes under `key`, None if there are none."""
 
 
 class Directory:
@@ -81,13 +92,6 @@ class Directory:
                 os.unlink(target)
             raise
 
-    def fetch(self, key: str) -> bytes | None:
-        """Read a file."""
-        try:
-            return (self.path / key).read_bytes()
-        except FileNotFoundError:
-            return None
-
 
 class Memory:
     """A store in memory; `data` is what ``zarr.storage.MemoryStore`` takes."""
@@ -101,10 +105,6 @@ class Memory:
     def put(self, key: str, data: bytes, *, replace: bool = True) -> None:
         """Keep the bytes."""
         self.data[key] = self._buffer.from_bytes(data)
-
-    def fetch(self, key: str) -> bytes | None:
-        """Give them back."""
-        return bytes(self.data[key].to_bytes()) if key in self.data else None
 
 
 @dataclass(slots=True)
@@ -163,7 +163,8 @@ class Array:
                 whole[tuple(map(slice, piece.shape))] = piece
                 piece = whole
             index = [(first + more) // step for first, more, step in zip(start, offset, self.chunks, strict=True)]
-            self.target.put(chunk_key(self.path, index), self._encode(piece), replace=self.replaced)
+            name = SEPARATOR.join(["c", *map(str, index)])
+            self.target.put(f"{self.path}/{name}", self._encode(piece), replace=self.replaced)
 
     def _encode(self, piece: np.ndarray) -> bytes:
         return bytes(VLenUTF8().encode(piece.ravel())) if piece.dtype.kind == "O" else encode(piece, compress=self.compress)

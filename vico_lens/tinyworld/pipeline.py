@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vico_lens.tinyworld.codec import CHANNELS
-from vico_lens.tinyworld.vocabulary import FRAMES
+from vico_lens.tinyworld.codec import CHANNELS, PATCH
+from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -21,8 +21,10 @@ __all__ = ["BUNDLED", "GUIDANCE", "MODEL_FOLDER", "STEPS", "defaults_for", "mode
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 # Names that `vico_lens.load_pipeline` knows, and their recipes.
-BUNDLED = MappingProxyType({"tiny-unet": "unet", "tiny-joint": "joint"})
+BUNDLED = MappingProxyType({"tiny-unet": "unet", "tiny-joint": "joint", "tiny-cosmos": "cosmos"})
 STEPS = 25
+EULER_STEPS = 40
+TOKENS = 32
 GUIDANCE = 2.5
 _DEFAULTS = {"num_frames": FRAMES, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
@@ -38,15 +40,27 @@ def defaults_for(pipe: Any) -> dict[str, Any] | None:
     if unet.get("motion_max_seq_length") == FRAMES and unet.get("in_channels") == CHANNELS:
         return dict(_DEFAULTS)
     transformer = getattr(getattr(pipe, "transformer", None), "config", {})
-    if transformer.get("sample_frames") == FRAMES and transformer.get("in_channels") == CHANNELS:
-        return _DEFAULTS | {"max_sequence_length": transformer["max_text_seq_length"]}
+    if transformer.get("in_channels") != CHANNELS:
+        return None
+    if (transformer.get("sample_frames"), transformer.get("sample_width")) == (FRAMES, SIDE // PATCH):
+        return _DEFAULTS | {"max_sequence_length": TOKENS}
+    if tuple(transformer.get("max_size", ())) == (FRAMES, SIDE // PATCH, SIDE // PATCH):
+        # Cosmos counts guidance from 0, has only Euler's solver, and takes a long negative prompt unless it is given one.
+        return _DEFAULTS | {
+            "max_sequence_length": TOKENS,
+            "guidance_scale": GUIDANCE - 1,
+            "num_inference_steps": EULER_STEPS,
+            "negative_prompt": "",
+            "height": SIDE,
+            "width": SIDE,
+        }
     return None
 
 
 def with_defaults(pipe: DiffusionPipeline) -> DiffusionPipeline:
     """Give a loaded pipeline of the tiny world call defaults that fit it, in place, and return it.
 
-    Eight frames, 25 steps, guidance 2.5, and for CogVideoX captions of 32 tokens. The class keeps its name, so that
+    Eight frames, 25 steps, guidance 2.5, and for the transformers captions of 32 tokens. The class keeps its name, so that
     ``save_pretrained`` writes a folder that stock diffusers loads. Other pipelines are returned as they are.
     """
     fitting = defaults_for(pipe)

@@ -14,7 +14,7 @@ from vico_lens.vocabulary.selection import Heads, Layers, Steps, listed, matches
 
 __all__ = ["Capture", "parse_bytes"]
 
-RecordedBranches = Literal["cond", "uncond", "both"]
+Branches = Literal["cond", "uncond", "both"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -71,6 +71,9 @@ class Capture:
         ``model`` for the dtype that the model computes in, ``float32`` or ``float16``.
     branch : str
         Guidance branch: ``cond``, ``uncond`` or ``both``.
+    tokens : sequence of str or int, str, int or None
+        Words of the prompt, or positions of text tokens, whose columns are recorded of cross-attention, as weights. None records
+        all.
     budget : str, int or None
         Bytes that the capture may take, such as ``"4GB"``; more is refused before anything is recorded.
 
@@ -91,14 +94,15 @@ class Capture:
     heads: Heads = None
     store: Form = "auto"
     dtype: Precision = "model"
-    branch: RecordedBranches = "cond"
+    branch: Branches = "cond"
     budget: str | int | None = None
+    tokens: Sequence[str | int] | str | int | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("store", self.store, get_args(Form)),
             ("dtype", self.dtype, get_args(Precision)),
-            ("branch", self.branch, get_args(RecordedBranches)),
+            ("branch", self.branch, get_args(Branches)),
             *(("kinds", kind, KINDS) for kind in ([] if self.kinds is None else listed(self.kinds))),
         ):
             if value not in allowed:
@@ -115,6 +119,11 @@ class Capture:
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.heads is not None and any(head < 0 for head in listed(self.heads)):
             raise InputError(f"expected Capture(heads=...) to count from 0, got {self.heads!r}.")
+        if self.tokens is not None:
+            tokens = [token if isinstance(token, str) else whole_number(token) for token in listed(self.tokens)]
+            if not tokens or any(token is None or (isinstance(token, int) and token < 0) for token in tokens):
+                raise InputError(f"expected Capture(tokens=...) to be words or positions of tokens, got {self.tokens!r}.")
+            object.__setattr__(self, "tokens", self.tokens if isinstance(self.tokens, str) else tuple(tokens))
         if self.budget is not None:
             parse_bytes(self.budget)
 
@@ -168,6 +177,12 @@ class Capture:
                 f"expected Capture(heads={self.heads!r}) to name heads of {site.module}, which has 0 to {site.heads - 1}."
             )
         return chosen
+
+    def most_tokens(self, site: AttentionSite) -> int:
+        """Return how many columns of text are recorded of a site at most; a word has no more tokens than letters."""
+        if self.tokens is None or site.kind != "cross":
+            return site.tokens
+        return min(site.tokens, sum(len(token) if isinstance(token, str) else 1 for token in listed(self.tokens)))
 
     def only_heads(self, call: AttentionCall) -> AttentionCall:
         """Return a call with the heads that are recorded."""

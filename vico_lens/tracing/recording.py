@@ -197,7 +197,7 @@ def trace(
     24
     """
     capture = capture or Capture()
-    writer = TraceWriter(to, form=capture.store, dtype=capture.dtype, overwrite=overwrite)
+    writer = TraceWriter(to, form=capture.store, dtype=capture.dtype, tokens=capture.tokens, overwrite=overwrite)
     try:
         tracer = Tracer(pipe, capture, writer, metadata, passes)
     except BaseException:

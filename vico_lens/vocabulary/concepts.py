@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -59,7 +59,7 @@ class Concept:
 
 def find_concepts(
     source: Any,
-    names: Sequence[str | Concept] | str | None = None,
+    names: Sequence[str | Concept] | Mapping[str, Sequence[int]] | str | None = None,
     tokenizer: Any = None,
     *,
     kinds: Collection[str] = ("noun",),
@@ -73,10 +73,10 @@ def find_concepts(
     ----------
     source : xarray.DataTree, xarray.Dataset or str
         A trace, which knows its prompt and tokens; or a prompt, which needs `tokenizer`.
-    names : sequence of str, optional
+    names : sequence of str, or mapping, optional
         Concepts by name, always used as they are. A name is matched to whole words, whatever their case. A word that occurs more
         than once is one concept with the tokens of all its occurrences; named as often as it occurs, it is one concept an
-        occurrence. Elements that are concepts already are kept.
+        occurrence. Elements that are concepts already are kept. A mapping of names to positions of tokens is taken as it is.
     tokenizer : optional
         A fast tokenizer of transformers or a ``tokenizers.Tokenizer``, which give character offsets; or the `TokenTable` of a
         running call. With a tokenizer the positions are those of the prompt alone: where a pipeline wraps it in a template, use a
@@ -119,6 +119,12 @@ def find_concepts(
     >>> find_concepts("a red circle and a red square", ["red"], Words())
     [Concept(name='red', tokens=(2, 6), span=(2, 5))]
     """
+    if isinstance(names, Mapping):
+        if isinstance(source, str) or "prompt" in getattr(source, "attrs", {}):
+            spans = (pieces_of_prompt(source, tokenizer) if isinstance(source, str) else pieces_of_trace(source, prompt)).spans
+        else:
+            spans = (None,) * int(source.coords["token"].size)
+        return _by_tokens(spans, names)
     pieces = pieces_of_prompt(source, tokenizer) if isinstance(source, str) else pieces_of_trace(source, prompt)
     if names is None:
         return _found(pieces, kinds, method, limit)
@@ -126,6 +132,20 @@ def find_concepts(
     if not wanted:
         raise ConceptError("at least one concept is needed, got an empty list: leave names out to find them by rules.")
     return list(_named(pieces, wanted))
+
+
+def _by_tokens(spans: Sequence[tuple[int, int] | None], names: Mapping[str, Sequence[int]]) -> list[Concept]:
+    """Make concepts of tokens given by their positions."""
+    if not names:
+        raise InputError("concepts: expected at least one; got an empty mapping. Leave it out to have them found.")
+    concepts = []
+    for name, chosen in names.items():
+        tokens = tuple(int(token) for token in chosen)
+        if not tokens or not all(0 <= token < len(spans) for token in tokens):
+            raise InputError(f"concept {name!r}: expected one or more token indices in 0..{len(spans) - 1}; got {list(tokens)}.")
+        known = [span for token in tokens if (span := spans[token]) is not None] or [(0, 0)]
+        concepts.append(Concept(str(name), tokens, (min(start for start, _ in known), max(stop for _, stop in known))))
+    return concepts
 
 
 def _found(pieces: Pieces, kinds: Collection[str], method: str | PhraseFinder, limit: int | None) -> list[Concept]:

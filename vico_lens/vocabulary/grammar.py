@@ -143,7 +143,8 @@ class _Walk:
         """Whether the word at `index` is a verb, given the phrase before it."""
         word, following = self.words[index], self._next(index)
         before = self.words[index - 1].lower if index and word.attached else ""
-        if word.closed or word.lower.endswith("'s"):
+        medium = word.lower in lex.MEDIUM and following is not None and following.lower in lex.MEDIUM_LINKS  # "a wide shot of"
+        if word.closed or medium or word.lower.endswith("'s"):
             return False
         ends = following is None or following.closed or following.lower in lex.PARTICLES | lex.MANNERS
         determined = following is not None and following.lower in lex.DETERMINERS

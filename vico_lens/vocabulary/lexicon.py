@@ -200,7 +200,11 @@ VERBS = _set("""
     save help support lead guide escort surround cover embrace cuddle nuzzle groom pet stroke tickle tease scare startle
     frighten flee escape rummage root forage scavenge host don bound stick point show present reveal display sell buy pay shop
     begin start try continue attempt seem appear want billow board devour consume shed mend strum flip overtake arrive depart
-    wade head snorkel ski whistle recite narrate pluck patrol set pan tilt
+    wade head snorkel ski whistle recite narrate pluck patrol set pan tilt reflect chime rumble crackle sizzle simmer gush
+    trickle seep soak erupt drizzle loom sprawl lurch wobble totter teeter scoot skitter trundle lumber plod trudge saunter
+    amble frolic romp cavort preen hatch yelp bray bleat cackle croak chatter squawk hoot screech shriek giggle chuckle grin
+    frown sob weep ponder think enjoy belong contain become mimic conjure examine inspect measure tighten demolish steal cling
+    crow honk chant haul busk breach vanish huddle bandage ambush thunder join froth repeat repaint salute
 """)
 FOREIGN = _set("""
     el la los las un una unos unas del al con por para sobre entre y le les des du une et dans sur avec pour qui der die das
@@ -218,7 +222,12 @@ IDIOMS = (
 def stem_of_s(word: str) -> set[str]:
     """Forms that an -s word may have without its ending: ``flies`` is of ``fly``, ``pushes`` of ``push``.
 
-    >>> sorted(stem_of_s("flies"))
-    ['fli', 'flie', 'fly']
+    >>> sorted(stem_of_s("flies")), sorted(stem_of_s("wrestlers"))
+    (['fli', 'flie', 'fly'], ['wrestler'])
     """
-    return {word[:-1], word[:-2], f"{word[:-3]}y"}
+    stems = {word[:-1]}
+    if word.endswith("es"):
+        stems.add(word[:-2])
+    if word.endswith("ies"):
+        stems.add(f"{word[:-3]}y")
+    return stems

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -27,6 +28,8 @@ class Registry(Generic[T]):
     group : str
         Entry-point group read on first look-up. Each entry point names an object, which is registered under the entry point's
         name.
+    builtin : str
+        Module that registers our own entries, imported before the first look-up: naming a table then loads nothing.
 
     Examples
     --------
@@ -40,14 +43,16 @@ class Registry(Generic[T]):
     vico_lens.errors.InputError: unknown shape 'lst': did you mean 'list'? Known: list.
     """
 
-    def __init__(self, noun: str, group: str) -> None:
+    def __init__(self, noun: str, group: str, builtin: str = "") -> None:
         self.noun = noun
         self.group = group
+        self._builtin = builtin
         self._entries: dict[str, T] = {}
         self._loaded = False
 
     def add(self, name: str, entry: T, *, replace: bool = False) -> None:
         """Register `entry` as `name`; a taken name needs ``replace=True``."""
+        self._load_builtin()
         if name in self._entries and not replace:
             raise InputError(f"{self.noun} {name!r} is registered already; pass replace=True to take its place.")
         self._entries[name] = entry
@@ -66,7 +71,13 @@ class Registry(Generic[T]):
         self[name]
         del self._entries[name]
 
+    def _load_builtin(self) -> None:
+        module, self._builtin = self._builtin, ""
+        if module:
+            import_module(module)
+
     def _load(self) -> None:
+        self._load_builtin()
         if not self._loaded:
             self._loaded = True
             for point in entry_points(group=self.group):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -331,19 +331,19 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def _rows(self) -> tuple[tuple[Any, ...], ...]:
+        return self.text, self.kind, self.word, self.id, self.start, self.stop
+
+    def only(self, tokens: Sequence[int]) -> TokenTable:
+        """Return the table of some of the tokens."""
+        return TokenTable(*(tuple(row[token] for token in tokens) for row in self._rows))
+
     def padded(self, length: int) -> TokenTable:
         """Return the table with padding at its end up to `length` tokens."""
         more = max(0, length - len(self))
-        nothing, nowhere = ("",) * more, (-1,) * more
-        kinds: list[TokenKind] = ["padding"] * more
-        return TokenTable(
-            self.text + nothing,
-            (*self.kind, *kinds),
-            self.word + nothing,
-            self.id + nowhere,
-            self.start + nowhere,
-            self.stop + nowhere,
-        )
+        padding = ("", "padding", "", -1, -1, -1)
+        return TokenTable(*(row + (value,) * more for row, value in zip(self._rows, padding, strict=True)))
 
 
 class Sink(Protocol):

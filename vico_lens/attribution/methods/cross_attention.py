@@ -26,6 +26,7 @@ def concept_columns(stage: Stage, tokens: Sequence[Sequence[int]]) -> Tensor:
     differentiable=True,
     cost="O(L N T d): exact columns of the concepts, no map",
     reads=("cross", "joint"),
+    products=1,
     references="arXiv 2210.04885",
 )
 def cross_attention(problem: Problem) -> Tensor:

@@ -89,6 +89,7 @@ def certificate_of(flow: FlowResult, sink: Sink, grid: Grid) -> Coords:
     exact=True,
     differentiable=True,
     cost="a max flow for each concept and sink; most meet a trivial cut after one pass over all weights",
+    products=30,
     references="arXiv 2005.00928, arXiv 2407.06182",
 )
 def max_flow(

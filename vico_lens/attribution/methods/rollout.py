@@ -16,6 +16,7 @@ __all__ = ["rollout"]
     exact=True,
     differentiable=True,
     cost="one attention call a stage, whose values are the concepts: O(L N^2 d) time, O(N (d + K)) memory",
+    products=2,
     references="arXiv 2005.00928",
 )
 def rollout(problem: Problem) -> Tensor:

@@ -54,6 +54,7 @@ def _block(stage: Stage) -> str:
     differentiable=True,
     cost="O(L N F K) with temporal sites, O(L N^2 K) with full ones; exact: a small max flow for each concept and video token",
     reads=("cross", "temporal", "spacetime", "joint"),
+    products=2,
     references="arXiv 2407.06182",
 )
 def subgraph_flow(problem: Problem, kind: SubgraphKind = "hard", tau: float | None = None, parity: bool = False) -> Tensor:

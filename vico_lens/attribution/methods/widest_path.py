@@ -16,6 +16,7 @@ __all__ = ["widest_path"]
     exact=True,
     differentiable=True,
     cost="a pass over the strips of each stage: O(L N^2 (d + K)) time, strips of some megabytes",
+    products=2,
     references="arXiv 2005.00928, arXiv 2407.06182",
 )
 def widest_path(problem: Problem) -> Tensor:

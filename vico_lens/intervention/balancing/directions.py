@@ -153,7 +153,7 @@ def _is_phrasal(forms: frozenset[str], particle: re.Match[str] | None, tail: str
     if particle is None or particle[1] not in ("up", "down"):
         return False
     rest = tail[particle.end() :]
-    if not forms.isdisjoint({"blow", "pull", "pick", "wash", "pass"}):
+    if not forms.isdisjoint({"blow", "pull", "pick", "wash", "pass", "back"}):
         return True
     if "speed" in forms:  # but "speeds down a slope"
         return re.match(r"\s+(?:a|an|the|its)\b", rest) is None

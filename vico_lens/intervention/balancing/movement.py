@@ -25,7 +25,7 @@ FALLERS = _set("fall descend drop plunge plummet sink tumble")
 CARRIERS = _set("push pull drag carry roll drive ride lead tow haul chase follow steer sail row wheel")
 """They move their object along with their subject."""
 
-THROWERS = _set("throw kick toss hit fling hurl bat shoot send launch slide blow bounce pass move")
+THROWERS = _set("throw kick toss hit fling hurl bat shoot send launch slide blow bounce pass move flip")
 """They move their object away."""
 
 LIFTERS = _set("lift raise hoist lower")

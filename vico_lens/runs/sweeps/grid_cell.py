@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["Run"]
@@ -39,9 +40,9 @@ class Run:
     call: Mapping[str, Any]
     model: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """Fields by name; not by `asdict`, which would turn step rules and schedules into mappings without a class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def key(self) -> str:
@@ -54,8 +55,8 @@ class Run:
         """
         from vico_lens.tracing.provenance import lasting_text
 
-        told = self.told() | {"preset": _preset_of(self.settings)}
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=lasting_text).encode()).hexdigest()[:24]
+        fixed = self.fields() | {"preset": _preset_of(self.settings)}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=lasting_text).encode()).hexdigest()[:24]
 
 
 def _preset_of(settings: Mapping[str, Any] | None) -> str:

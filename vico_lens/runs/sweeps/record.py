@@ -56,8 +56,10 @@ def run_of(
     with _turn:
         if place.exists():
             return key
-        video, told = (sample or sample_run)(loaded(pipe, session), run)
-        record = run.told() | {"settings": repr(run.settings), "call": repr(run.call)} | told
+        video, costs = (sample or sample_run)(loaded(pipe, session), run)
+        if keep_videos:  # before a score that may fail
+            _write(place.with_suffix(".npz"), lambda file: np.savez_compressed(file, rgb=video))
+        record = run.fields() | {"settings": repr(run.settings), "call": repr(run.call)} | costs
         if score is not None:
             scores = {name: _plain(value) for name, value in score(video, run.prompt).items()}
             taken = sorted(set(scores) & set(record))
@@ -66,8 +68,6 @@ def run_of(
                     f"expected scores under names of their own; got {', '.join(taken)}, which a record holds already."
                 )
             record |= scores
-        if keep_videos:
-            _write(place.with_suffix(".npz"), lambda file: np.savez_compressed(file, rgb=video))
         _write(place, lambda file: file.write(json.dumps(record, allow_nan=True).encode()))
     return key
 

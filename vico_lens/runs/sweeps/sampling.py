@@ -18,15 +18,15 @@ _pipelines: dict[str, Any] = {}
 
 
 def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
-    """The video of a run, and what its session tells.
+    """Sample the video of a run; returns it with what it cost.
 
     Examples
     --------
     >>> from vico_lens.testing import tiny_pipeline
     >>> tiny = tiny_pipeline("animatediff-t2v")
     >>> call = {name: value for name, value in tiny.kwargs.items() if name not in ("prompt", "generator")}
-    >>> video, told = sample_run(tiny.pipe, Run(tiny.prompt, 0, "plain", None, call))
-    >>> video.dtype.name, sorted(told)
+    >>> video, costs = sample_run(tiny.pipe, Run(tiny.prompt, 0, "plain", None, call))
+    >>> video.dtype.name, sorted(costs)
     ('uint8', ['row_forwards', 'seconds'])
     """
     import torch
@@ -41,7 +41,7 @@ def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     if baseline == "best_of":
         count = settings.pop("count", 2)
         best = best_of(pipe, concepts, [run.seed + 1_000_000 * index for index in range(count)], call=call, **settings)
-        return best.video, _told(best.cost)
+        return best.video, _costs(best.cost)
     generator = torch.Generator().manual_seed(run.seed)
     if run.settings is None:
         session: Any = Session(pipe, denoisers(pipe))
@@ -61,10 +61,10 @@ def sample_run(pipe: Any, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     more: dict[str, Any] = {}
     if log.sizes["update"]:
         more = {"first_loss": float(log.loss[0]), "last_loss": float(log.loss[-1]), "updates": int((log.latent_change > 0).sum())}
-    return session.video, _told(session.cost) | more
+    return session.video, _costs(session.cost) | more
 
 
-def _told(cost: Any) -> dict[str, Any]:
+def _costs(cost: Any) -> dict[str, Any]:
     return {"row_forwards": float(cost.row_forwards), "seconds": float(cost.seconds)}
 
 

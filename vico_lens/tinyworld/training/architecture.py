@@ -83,6 +83,11 @@ class Architecture(ABC):
         self.recipe = recipe
         self.patch = recipe.stages[-1].patch if patch is None else patch
 
+    @property
+    def cells(self) -> int:
+        """Cells on a side of a token: of a patch, or one."""
+        return self.patch or 1
+
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, whose padding gives every caption the same length."""

@@ -1,6 +1,6 @@
 """Write the model card from what was recorded: recipe, log and measurements, never from memory.
 
-``python -m vico_lens.tinyworld.training.card --model joint`` rewrites the ``README.md`` of a bundled model from the files beside it.
+``python -m vico_lens.tinyworld.training.card --model joint`` rewrites a bundled model's ``README.md`` from the files beside it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ as asked. Rise of the loss at full noise when the direction word is swapped for 
 
 ## Data
 {data} Clips of one object draw every word equally often. Clips of several do not: shapes and colours are unequally frequent
-(circle .38 to cross .12; red .30 to white .06), each shape has a usual colour in 40 % of its appearances, and a fifth of the pairs
-of (colour, shape) never occurs. That mix is the only source of dominance; nothing in the weights, loss or sampler favours a word.
+(circle .38 to cross .12; red .30 to white .06), each shape has a usual colour in 40 % of its appearances, and a fifth of the
+pairs of (colour, shape) never occurs. That mix is the only source of dominance; nothing in the weights, loss or sampler favours
+a word.
 
 ## Training
-One process, one thread, one seed ({seed}), {total} updates, {hours:.2f} hours{machines}. Flow matching with time shift {shift}; Muon
-({muon}) on matrices, AdamW ({adam}) on the rest; products in {precision}; average of the weights with decay {ema}; the rates
-change as `rates` in `recipe.json` say. `recipe.json` and `training_log.jsonl` beside this file hold every number;
+One process, one thread, one seed ({seed}), {total} updates, {hours:.2f} hours{machines}. Flow matching, sampled with time shift
+{shift}; Muon ({muon}) on matrices, AdamW ({adam}) on the rest; products in {precision}; average of the weights with decay {ema};
+the rates change as `rates` in `recipe.json` say. `recipe.json` and `training_log.jsonl` beside this file hold every number;
 `make tinyworld-model MODEL={model}` repeats it.
 
 | stage | updates | clips an update | frames a clip |{patch_head} one / two / three objects / relation |
@@ -87,13 +88,25 @@ _PARTS = {
         "which the tokens of the text and of all frames share one softmax (one token a cell of 8 x 8 in 8 frames), a two-layer "
         "`T5EncoderModel` trained with it, and a causal video autoencoder, `AutoencoderKLCogVideoX`."
     ),
+    "cosmos": (
+        "A stock `CosmosTextToWorldPipeline`: a `CosmosTransformer3DModel` of {layers} layers, {width} channels and {heads} "
+        "heads, whose video tokens (one a cell of 8 x 8 in 8 frames) attend to those of all frames and, apart from that, to the "
+        "text, a two-layer `T5EncoderModel` trained with it, and a causal video autoencoder, `AutoencoderKLCosmos`."
+    ),
 }
-_OPTIONS = {"joint": ", max_sequence_length=32"}
+_OPTIONS = {
+    "unet": "num_frames=8, num_inference_steps=25, guidance_scale=2.5",
+    "joint": "num_frames=8, num_inference_steps=25, guidance_scale=2.5, max_sequence_length=32",
+    "cosmos": (
+        "num_frames=8, height=32, width=32, num_inference_steps=40, guidance_scale=1.5, max_sequence_length=32, "
+        "negative_prompt=''"
+    ),
+}
 _DATA = {
     "rendered": "{clips:,} rendered clips.",
     "composed": (
-        "Clips composed without end as sums of rendered clips of one object ({layouts} of every shape, colour, motion and size): the "
-        "latent code is linear and objects never overlap."
+        "Clips composed without end as sums of rendered clips of one object ({layouts} of every shape, colour, motion and size): "
+        "the latent code is linear and objects never overlap."
     ),
 }
 
@@ -124,7 +137,7 @@ def write_card(folder: Path) -> Path:
             model=recipe.model,
             parts=_PARTS[recipe.model].format(**network),
             megabytes=sum(p.stat().st_size for p in folder.rglob("*.safetensors")) / 1e6,
-            options="num_frames=8, num_inference_steps=25, guidance_scale=2.5" + _OPTIONS.get(recipe.model, ""),
+            options=_OPTIONS[recipe.model],
             steps=measured["steps"],
             guidance=measured["guidance"],
             count=" or ".join(map(str, sorted({row["trials"] for row in measured["classes"].values()}, reverse=True))),

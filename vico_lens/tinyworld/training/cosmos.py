@@ -1,4 +1,4 @@
-"""The cross and full-3-D architecture: a stock `CosmosTransformer3DModel`, whose video tokens attend over all frames and to the text."""
+"""The cross and full-3-D architecture: a stock `CosmosTransformer3DModel`, with self-attention over all frames, then to text."""
 
 from __future__ import annotations
 
@@ -92,21 +92,23 @@ class Cosmos(Architecture):
     def frame_positions(self, networks: Networks, frames: Tensor) -> Iterator[None]:
         """Let the denoiser see only `frames`, at their true positions."""
         denoiser: Any = networks.denoiser
-        learned, rotary = denoiser.learnable_pos_embed, denoiser.rope
-        table = learned._parameters.pop("pos_emb_t")
-        learned.pos_emb_t = table[frames]
 
-        def chosen(hidden: Tensor, fps: int | None = None) -> tuple[Tensor, Tensor]:
-            whole = type(rotary).forward(rotary, hidden[:, :, :1].expand(-1, -1, FRAMES, -1, -1), fps)
-            cosine, sine = (part.unflatten(0, (FRAMES, -1))[frames].flatten(0, 1) for part in whole)
-            return cosine, sine
+        def whole(hidden: Tensor) -> Tensor:
+            return hidden[:, :, :1].expand(-1, -1, FRAMES, -1, -1)
 
-        rotary.forward = chosen
+        def learned(hidden: Tensor) -> Tensor:
+            positions: Tensor = type(denoiser.learnable_pos_embed).forward(denoiser.learnable_pos_embed, whole(hidden))
+            return positions.unflatten(1, (FRAMES, -1))[:, frames].flatten(1, 2)
+
+        def rotary(hidden: Tensor, fps: int | None = None) -> tuple[Tensor, Tensor]:
+            cosine, sine = type(denoiser.rope).forward(denoiser.rope, whole(hidden), fps)
+            return cosine.unflatten(0, (FRAMES, -1))[frames].flatten(0, 1), sine.unflatten(0, (FRAMES, -1))[frames].flatten(0, 1)
+
+        denoiser.learnable_pos_embed.forward, denoiser.rope.forward = learned, rotary
         try:
             yield
         finally:
-            del rotary.forward, learned.pos_emb_t
-            learned.pos_emb_t = table
+            del denoiser.learnable_pos_embed.forward, denoiser.rope.forward
 
     def refined(self, state: dict[str, Tensor], coarse: int) -> dict[str, Tensor]:
         """Return the state for finer patches: blocks stay, a patch's weights are shared out among its parts.
@@ -114,15 +116,14 @@ class Cosmos(Architecture):
         The parts of a patch start with its position. Their input weights are its sum over the parts, scaled to keep the variance,
         and their output weights its mean.
         """
-        assert self.patch is not None
-        ratio, width = coarse // self.patch, self.recipe.network["width"]
+        ratio, width = coarse // self.cells, self.recipe.network["width"]
         fine = dict(state)
-        rows = state["patch_embed.proj.weight"].view(width, CHANNELS, ratio, self.patch, ratio, self.patch)
+        rows = state["patch_embed.proj.weight"].view(width, CHANNELS, ratio, self.cells, ratio, self.cells)
         fine["patch_embed.proj.weight"] = rows.sum((2, 4)).flatten(1) / ratio
         for axis in "hw":
             name = f"learnable_pos_embed.pos_emb_{axis}"
             fine[name] = state[name].repeat_interleave(ratio, 0)
-        out = state["proj_out.weight"].view(ratio, self.patch, ratio, self.patch, 1, CHANNELS, width)
+        out = state["proj_out.weight"].view(ratio, self.cells, ratio, self.cells, 1, CHANNELS, width)
         fine["proj_out.weight"] = out.mean((0, 2)).flatten(0, 3)
         return fine
 

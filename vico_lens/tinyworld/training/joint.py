@@ -93,17 +93,17 @@ class Joint(Architecture):
         The parts of a patch start with its position. Their input weights are its sum over the parts, scaled to keep the variance,
         and their output weights its mean.
         """
-        ratio = coarse // self.patch
+        ratio = coarse // self.cells
         width, side = self.recipe.network["width"], _CELLS // coarse
         fine = dict(state)
-        projection = state["patch_embed.proj.weight"].unflatten(2, (ratio, self.patch)).unflatten(4, (ratio, self.patch))
+        projection = state["patch_embed.proj.weight"].unflatten(2, (ratio, self.cells)).unflatten(4, (ratio, self.cells))
         fine["patch_embed.proj.weight"] = projection.sum((2, 4)) / ratio
         table = state["patch_embed.pos_embedding"]
         grid = table[:, MAX_TOKENS:].view(1, FRAMES, side, side, width)
         grid = grid.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3).flatten(1, 3)
         fine["patch_embed.pos_embedding"] = torch.cat([table[:, :MAX_TOKENS], grid], 1)
         for name in ("proj_out.weight", "proj_out.bias"):  # rows [channel, y in the patch, x in the patch]
-            rows = state[name].unflatten(0, (CHANNELS, ratio, self.patch, ratio, self.patch))
+            rows = state[name].unflatten(0, (CHANNELS, ratio, self.cells, ratio, self.cells))
             fine[name] = rows.mean((1, 3)).flatten(0, 2)
         return fine
 
@@ -122,7 +122,7 @@ class Joint(Architecture):
     def _rotary(self) -> tuple[Tensor, Tensor]:
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
-        network, side = self.recipe.network, _CELLS // self.patch
+        network, side = self.recipe.network, _CELLS // self.cells
         cosine, sine = (
             table.unflatten(0, (FRAMES, -1))[self._frames].flatten(0, 1)
             for table in get_3d_rotary_pos_embed(

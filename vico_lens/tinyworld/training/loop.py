@@ -125,7 +125,7 @@ class _Training:
         drawn = self.source.draw(stage.mix, size, generator=generator, step=self.step)
         # Stratified noise levels: one from each of `size` equal slices, in random order.
         uniform = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
-        level = recipe.shift * uniform / (1 + (recipe.shift - 1) * uniform)
+        level = stage.shift * uniform / (1 + (stage.shift - 1) * uniform)
         drop = torch.rand(size, generator=generator) < recipe.caption_dropout
         to_mean = (torch.rand(size, generator=generator) < stage.mean_share) & drawn.has_mean & ~drop
         clips = drawn.latents

@@ -40,6 +40,8 @@ class Stage:
         For architectures that cut the latent into patches: cells on a side. A later stage may make them finer.
     mean_share : float
         Share of clips that are trained at full noise on their caption's mean clip, where the source knows it.
+    shift : float
+        Time shift of the noise levels: ``shift u / (1 + (shift - 1) u)`` for uniform ``u``. A larger one means more high noise.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Stage:
     mix: dict[str, float]
     patch: int | None = None
     mean_share: float = 0.12
+    shift: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Recipe:
     precision : str
         ``"float32"``, or ``"bfloat16"``: weights and optimiser state stay in float32, products of matrices are taken in bfloat16.
     shift : float
-        Time shift of flow matching: noise level ``shift u / (1 + (shift - 1) u)`` for uniform ``u``.
+        Time shift of the noise levels of sampling and validation.
     caption_dropout : float
         Share of clips that see the empty caption, for guidance.
     ema : float
@@ -153,16 +156,16 @@ class Recipe:
             now, then = getattr(self, part.name), getattr(earlier, part.name)
             if now != then:
                 raise ModelError(
-                    f"the checkpoint was made with {part.name} = {then!r}, the recipe has {now!r}: move the checkpoint away, or use "
-                    "its recipe."
+                    f"the checkpoint was made with {part.name} = {then!r}, the recipe has {now!r}: move the checkpoint away, or "
+                    "use its recipe."
                 )
         for update in range(step):
             if self.stage_at(update) != _like(self.stage_at(update), earlier.stage_at(update)) or not np.isclose(
                 self.rate_at(update), earlier.rate_at(update), rtol=1e-9
             ):
                 raise ModelError(
-                    f"the recipe's stage or rate at update {update} is not the one that made the checkpoint (of update {step}): only "
-                    "updates that are still to come may change."
+                    f"the recipe's stage or rate at update {update} is not the one that made the checkpoint (of update {step}): "
+                    "only updates that are still to come may change."
                 )
 
     def as_dict(self) -> dict[str, Any]:

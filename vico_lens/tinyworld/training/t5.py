@@ -1,4 +1,4 @@
-"""A T5 tokenizer for the words of the tiny world, built in code, and a T5 encoder small enough to be trained with the denoiser."""
+"""A T5 tokenizer for the words of the tiny world, built in code, and a T5 encoder to be trained with the denoiser."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ __all__ = ["Validation", "make_validation"]
 
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _BATCH = 16
+_HIGH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, architecture: Architecture, networks: Networks, captions: Captions) -> dict[str, float]:
-        """Return losses on one and two objects over all noise levels, and the probe at full noise."""
+        """Return losses on one and two objects over all noise levels and at a high one, and the probe at full noise.
+
+        The high level is where shapes and places are decided.
+        """
 
         def loss(clips: Tensor, texts: list[str], levels: Tensor) -> float:
             tokens, at = captions(texts), levels.view(-1, 1, 1, 1, 1)
@@ -53,13 +57,17 @@ class Validation:
                 errors.append((velocity.float() - (self.noise[part] - clips[part])).square())
             return float(torch.cat(errors).mean())
 
-        full = torch.ones_like(self.levels)
+        full, high = torch.ones_like(self.levels), torch.full_like(self.levels, _HIGH)
+        sets = {"one": self.one, "two": self.two}
         moving, prompts = self.moving
         probe = loss(moving, [str(prompt) for prompt in prompts], full)
         swapped = loss(moving, [_swapped(prompt) for prompt in prompts], full)
-        return {
-            "loss_one": round(loss(self.one[0], [str(prompt) for prompt in self.one[1]], self.levels), 4),
-            "loss_two": round(loss(self.two[0], [str(prompt) for prompt in self.two[1]], self.levels), 4),
+        losses = {
+            f"{label}_{name}": round(loss(clips, [str(prompt) for prompt in asked], levels), 4)
+            for name, (clips, asked) in sets.items()
+            for label, levels in (("loss", self.levels), ("high", high))
+        }
+        return losses | {
             "probe": round(probe, 4),
             "probe_rise": round(swapped - probe, 4),
         }

@@ -1,17 +1,19 @@
-"""The joint model: clips composed from single objects, a CogVideoX transformer trained on them, and its stock pipeline."""
+"""The transformers: clips composed from single objects, CogVideoX and Cosmos trained on them, and their stock pipelines."""
 
 from __future__ import annotations
+
+import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXPipeline, DiffusionPipeline
+from diffusers import CogVideoXPipeline, CosmosTextToWorldPipeline, DiffusionPipeline
 
 from vico_lens.tinyworld import is_held_out, parse_prompt
 from vico_lens.tinyworld.pipeline import defaults_for, with_defaults
 from vico_lens.tinyworld.render import Layout, draw
 from vico_lens.tinyworld.training.architecture import architecture_of
-from vico_lens.tinyworld.training.autoencoder import build_causal_autoencoder
 from vico_lens.tinyworld.training.captions import Captions
 from vico_lens.tinyworld.training.composed import ComposedClips, make_composed_clips
 from vico_lens.tinyworld.training.export import save
@@ -25,7 +27,7 @@ from vico_lens.tinyworld.vocabulary import WORDS
 
 LAYOUTS = 12
 MIX = {"one": 0.5, "two": 0.3, "three": 0.1, "relation": 0.1}
-TINY = Recipe(
+JOINT = Recipe(
     model="joint",
     seed=3,
     network={"width": 32, "layers": 2, "heads": 2},
@@ -35,6 +37,8 @@ TINY = Recipe(
     stages=(Stage("coarse", 3, 2, 8, 0.0, MIX, patch=2), Stage("fine", 3, 2, 4, 0.5, MIX, patch=1, mean_share=0.5)),
     rates=((0, 0.0), (2, 1.0), (4, 1.0), (6, 0.1)),
 )
+COSMOS = dataclasses.replace(JOINT, model="cosmos", network={"width": 32, "layers": 2, "heads": 2, "ratio": 2, "rank": 8})
+both = pytest.mark.parametrize("recipe", [JOINT, COSMOS], ids=lambda recipe: recipe.model)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,12 +52,12 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def source() -> ComposedClips:
-    return make_composed_clips(LAYOUTS, seed=TINY.seed)
+    return make_composed_clips(LAYOUTS, seed=JOINT.seed)
 
 
 @pytest.fixture(scope="module")
 def validation(source) -> Validation:
-    return make_validation(source.code, seed=TINY.seed, shift=TINY.shift, clips=4)
+    return make_validation(source.code, seed=JOINT.seed, shift=JOINT.shift, clips=4)
 
 
 def draw_many(source: ComposedClips, mix: dict[str, float], size: int, step: int = 0):
@@ -140,84 +144,131 @@ def test_products_in_bfloat16_are_close_and_leave_nothing_behind():
     assert torch.nn.functional.scaled_dot_product_attention is fused
 
 
-def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path, source, validation):
+@both
+def test_a_resumed_training_ends_where_an_unbroken_one_does(recipe, tmp_path, source, validation):
     """Stopped before, at and after the update that makes patches finer."""
-    whole = train(TINY, source, tmp_path / "whole", validation=validation)
+    whole = train(recipe, source, tmp_path / "whole", validation=validation)
     for stop in (2, 3, 4):
-        train(TINY, source, tmp_path / "broken", validation=validation, stop_at=stop)
-    resumed = train(TINY, source, tmp_path / "broken", validation=validation)
+        train(recipe, source, tmp_path / "broken", validation=validation, stop_at=stop)
+    resumed = train(recipe, source, tmp_path / "broken", validation=validation)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert whole.denoiser.config.patch_size == 1
+    assert whole.denoiser.config.patch_size in (1, (1, 1, 1))
 
 
-def test_finer_patches_see_the_same_picture():
+@both
+def test_finer_patches_see_the_same_picture(recipe):
     """On a latent whose 2 x 2 cells are alike, a part of a patch is embedded as the patch was, up to the known factor."""
-    coarse, fine = architecture_of(TINY, 2), architecture_of(TINY, 1)
+    coarse, fine = architecture_of(recipe, 2), architecture_of(recipe, 1)
     tokenizer = coarse.tokenizer()
     old, new = coarse.networks(tokenizer).denoiser, fine.networks(tokenizer).denoiser
+    torch.nn.init.normal_(old.proj_out.weight)
     new.load_state_dict(fine.refined(old.state_dict(), 2))
-    latent = torch.randn(1, 16, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    embedded = old.patch_embed.proj(latent).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    torch.testing.assert_close(new.patch_embed.proj(latent), embedded / 2, atol=1e-5, rtol=1e-5)
+    latent = torch.randn(1, 16, 1, 4, 4).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    embedded = _embedded(old, latent).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(_embedded(new, latent), embedded / 2, atol=1e-5, rtol=1e-5)
+    parts = old.proj_out.weight.view(16, 4, -1).mean(1) if recipe is JOINT else old.proj_out.weight.view(4, 16, -1).mean(0)
+    torch.testing.assert_close(new.proj_out.weight, parts)
     for name, weight in old.transformer_blocks.state_dict().items():
         assert torch.equal(weight, new.transformer_blocks.state_dict()[name])
 
 
-def test_a_subset_of_frames_stands_at_its_true_places():
-    architecture = architecture_of(TINY, 1)
+def _embedded(denoiser, latent):
+    """Tokens before positions, ``[clip, channel, y, x]``, of a latent ``[clip, channel, frame, y, x]`` of one frame."""
+    if denoiser.config.get("max_text_seq_length"):
+        return denoiser.patch_embed.proj(latent[:, :, 0])
+    return denoiser.patch_embed(latent)[:, 0].movedim(-1, 1)
+
+
+@both
+def test_all_frames_are_a_subset_of_themselves_and_nothing_is_left_behind(recipe):
+    architecture = architecture_of(recipe, 1)
     networks = architecture.networks(architecture.tokenizer())
-    embedding = networks.denoiser.patch_embed
-    table = embedding.pos_embedding
+    torch.nn.init.normal_(networks.denoiser.proj_out.weight)
+    names = [name for name, _ in networks.denoiser.named_parameters()]
+    tokens = Captions(architecture.tokenizer())(["a red circle moving right"])
+    noisy, level = torch.randn(1, 16, 8, 8, 8), torch.tensor([0.7])
+    with torch.no_grad():
+        plain = architecture.velocity(networks, noisy, level, tokens)
+        with architecture.frame_positions(networks, torch.arange(8)):
+            assert torch.equal(architecture.velocity(networks, noisy, level, tokens), plain)
+        frames = torch.tensor([1, 4, 6])
+        with architecture.frame_positions(networks, frames):
+            seen = architecture.velocity(networks, noisy[:, :, frames], level, tokens)
+        with architecture.frame_positions(networks, torch.tensor([0, 1, 2])):
+            elsewhere = architecture.velocity(networks, noisy[:, :, frames], level, tokens)
+        assert seen.shape == (1, 16, 3, 8, 8) and not torch.allclose(seen, elsewhere, atol=1e-3)
+        assert torch.equal(architecture.velocity(networks, noisy, level, tokens), plain)
+    assert [name for name, _ in networks.denoiser.named_parameters()] == names
+
+
+def test_a_subset_of_frames_stands_at_its_true_places():
     frames = torch.tensor([1, 4, 6])
-    before = architecture._rotary()[0].view(8, 64, -1)
-    with architecture.frame_positions(networks, frames):
+    joint = architecture_of(JOINT, 1)
+    networks = joint.networks(joint.tokenizer())
+    embedding = networks.denoiser.patch_embed
+    table, before = embedding.pos_embedding, joint._rotary()[0].view(8, 64, -1)
+    with joint.frame_positions(networks, frames):
         seen = embedding(torch.zeros(1, MAX_TOKENS, 64), torch.zeros(1, 3, 16, 8, 8))
-        assert torch.equal(architecture._rotary()[0].view(3, 64, -1), before[frames])
-    expected = table[:, MAX_TOKENS:].view(8, 64, -1)[frames].flatten(0, 1)
-    torch.testing.assert_close(seen[0, MAX_TOKENS:], expected)
-    assert embedding.pos_embedding is table and embedding.sample_frames == 8
+        assert torch.equal(joint._rotary()[0].view(3, 64, -1), before[frames])
+    torch.testing.assert_close(seen[0, MAX_TOKENS:], table[:, MAX_TOKENS:].view(8, 64, -1)[frames].flatten(0, 1))
+    cosmos = architecture_of(COSMOS, 1)
+    networks = cosmos.networks(cosmos.tokenizer())
+    whole = torch.zeros(1, 16, 8, 8, 8)
+    learned, rotary = networks.denoiser.learnable_pos_embed, networks.denoiser.rope
+    positions, angles = learned(whole).view(8, 64, -1), rotary(whole, fps=30)[0].view(8, 64, -1)
+    with cosmos.frame_positions(networks, frames):
+        torch.testing.assert_close(learned(whole[:, :, :3]).view(3, 64, -1), positions[frames], atol=1e-6, rtol=1e-5)
+        assert torch.equal(rotary(whole[:, :, :3], fps=30)[0].view(3, 64, -1), angles[frames])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder of an untrained model, whose output is not zero."""
-    architecture = architecture_of(TINY)
+@pytest.fixture(scope="module", params=[JOINT, COSMOS], ids=lambda recipe: recipe.model)
+def made(request, tmp_path_factory):
+    """The folder of an untrained model whose output is not zero, its architecture and its networks."""
+    architecture = architecture_of(request.param)
     tokenizer = architecture.tokenizer()
     networks = architecture.networks(tokenizer)
     torch.nn.init.normal_(networks.denoiser.proj_out.weight, std=0.1)
-    path = tmp_path_factory.mktemp("joint")
-    save(architecture.assemble(networks, build_causal_autoencoder().eval(), tokenizer), path, TINY)
+    path = tmp_path_factory.mktemp(architecture.name)
+    autoencoder = type(architecture).build_autoencoder().eval()
+    save(architecture.assemble(networks, autoencoder, tokenizer), path, request.param)
     return path, architecture, networks
 
 
-def test_plain_diffusers_loads_the_folder_and_computes_what_was_trained(folder):
-    path, architecture, networks = folder
+def test_plain_diffusers_loads_the_folder_and_computes_what_was_trained(made):
+    """The clip that the stock pipeline predicts at its first step is the one that the trained velocity leads to."""
+    path, architecture, networks = made
     pipe = DiffusionPipeline.from_pretrained(path)
-    assert type(pipe) is CogVideoXPipeline
+    assert type(pipe) is (CogVideoXPipeline if architecture.name == "joint" else CosmosTextToWorldPipeline)
     assert {part.dtype for part in (pipe.transformer, pipe.vae, pipe.text_encoder)} == {torch.float32}
-    caught = []
-    handle = pipe.transformer.register_forward_hook(
-        lambda module, args, kwargs, output: caught.append((kwargs, output)), with_kwargs=True
-    )
+    calls = []
+    keep = pipe.transformer.register_forward_hook(lambda *call: calls.append(call[2:]), with_kwargs=True)
     pipe.set_progress_bar_config(disable=True)
-    prompt, start = "a red circle moving right", torch.randn(1, 8, 16, 8, 8, generator=torch.Generator().manual_seed(1))
-    options = {"num_frames": 8, "num_inference_steps": 1, "guidance_scale": 2.5, "max_sequence_length": MAX_TOKENS}
-    clip = pipe(prompt, latents=start, output_type="np", **options).frames
-    handle.remove()
+    prompt = "a red circle moving right"
+    options = defaults_for(pipe) | {"num_inference_steps": 2, "output_type": "np"}
+    clip = pipe(prompt, generator=torch.Generator().manual_seed(1), **options).frames
+    keep.remove()
     assert clip.shape == (1, 8, 32, 32, 3)
-    (kwargs, output), *rest = caught
-    assert not rest
-    level = kwargs["timestep"].float() / 1000
+    kwargs, (output, *_) = calls[0]
+    tokens = Captions(architecture.tokenizer())(["", prompt] if architecture.name == "joint" else [prompt])
+    hidden = kwargs["hidden_states"]
+    if architecture.name == "joint":  # the network gives the velocity itself
+        noisy, level, stock = hidden.transpose(1, 2), kwargs["timestep"] / 1000, output.transpose(1, 2)
+    else:  # the scheduler scales the input by its deviation and makes a clip of the output
+        sigma = (4 * kwargs["timestep"]).exp().view(-1, 1, 1, 1, 1)
+        level = (sigma / (1 + sigma)).flatten()
+        at, noisy = level.view(-1, 1, 1, 1, 1), hidden * (sigma**2 + 1).sqrt() / (1 + sigma)
+        sample = hidden * (sigma**2 + 1).sqrt()
+        stock = (noisy - pipe.scheduler.precondition_outputs(sample, output, sigma)) / at
     with torch.no_grad():
-        own = architecture.velocity(
-            networks, torch.cat([start, start]).transpose(1, 2), level, Captions(architecture.tokenizer())(["", prompt])
-        )
-    torch.testing.assert_close(output[0].transpose(1, 2), own, atol=0.02, rtol=0.02)  # weights were rounded to float16
+        own = architecture.velocity(networks, noisy, level, tokens)
+    torch.testing.assert_close(stock, own, atol=0.02, rtol=0.02)  # weights were rounded to float16
 
 
-def test_call_defaults_fit_the_model(folder):
-    pipe = with_defaults(DiffusionPipeline.from_pretrained(folder[0]))
+def test_call_defaults_fit_the_model(made):
+    pipe = with_defaults(DiffusionPipeline.from_pretrained(made[0]))
     assert defaults_for(pipe)["max_sequence_length"] == MAX_TOKENS
+    assert inspect.signature(pipe.__call__).parameters["num_frames"].default == 8
     pipe.set_progress_bar_config(disable=True)
-    assert len(pipe("a red circle moving right", num_inference_steps=1).frames[0]) == 8
+    short = pipe("a red circle moving right", num_inference_steps=1)
+    assert len(short.frames[0]) == 8 and short.frames[0][0].size == (32, 32)

@@ -12,23 +12,23 @@ import streamlit as st
 
 from shared import notices
 from vico_lens.errors import VicoLensError
-from vico_lens.runs.background_job import Desk, Job, Ticket
+from vico_lens.runs.background_job import Job, Progress, Runner
 from vico_lens.runs.request import fixed_threads
 
-__all__ = ["Ticket", "begin", "begin_without_model", "finished", "running", "watch"]
+__all__ = ["Progress", "begin", "begin_without_model", "finished", "running", "watch"]
 
 T = TypeVar("T")
 
 
 @st.cache_resource(show_spinner=False)
-def desk() -> Desk:
+def the_runner() -> Runner:
     """Return the one place of this server where the model runs; it keeps the loaded model."""
-    made = Desk()
+    made = Runner()
     atexit.register(made.close)
     return made
 
 
-def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
+def begin(key: str, work: Callable[[Any, Progress], Any]) -> None:
     """Start work on the bundled pipeline as the job `key` of this session, or say that the model is taken.
 
     Parameters
@@ -36,24 +36,24 @@ def begin(key: str, work: Callable[[Any, Ticket], Any]) -> None:
     key : str
         Place of the job in the session's state.
     work : callable
-        Takes the pipeline and a ticket.
+        Takes the pipeline and a progress.
     """
 
-    def run(ticket: Ticket) -> Any:
-        ticket.report("loading the model", 0, 1)
-        return work(desk().keep("pipeline", _load), ticket)
+    def run(progress: Progress) -> Any:
+        progress.report("loading the model", 0, 1)
+        return work(the_runner().keep("pipeline", _load), progress)
 
     begin_without_model(key, run)
 
 
-def begin_without_model(key: str, work: Callable[[Ticket], Any]) -> None:
+def begin_without_model(key: str, work: Callable[[Progress], Any]) -> None:
     """Start work that needs no model as the job `key` of this session, or say that another run is under way."""
 
-    def run(ticket: Ticket) -> Any:
+    def run(progress: Progress) -> Any:
         with fixed_threads():
-            return work(ticket)
+            return work(progress)
 
-    job = desk().start(run)
+    job = the_runner().start(run)
     if job is None:
         notices.empty("Another run is under way on this server.", "One runs at a time; try again in a minute.")
     else:
