@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import vico_lens as vl
+from tools.setups import table as setups_table
 from vico_lens.cli.output import size
 from vico_lens.tracing.capture import Capture
 from vico_lens.tracing.cost.published_models import NATIVE, native_sizes
@@ -195,6 +196,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "choose": choose,
     "drowned": drowned,
     "families": as_markdown,
+    "setups": setups_table,
     "memory": memory,
     "methods": methods,
     "reading": partial(measured, "factors"),

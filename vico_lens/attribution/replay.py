@@ -24,7 +24,7 @@ from vico_lens.kernels.resampling import resample_axes
 from vico_lens.kernels.stages import Grid
 from vico_lens.tracing.families import Family, denoisers, family_of
 from vico_lens.tracing.interception import suspended
-from vico_lens.tracing.running_call import running_call
+from vico_lens.tracing.running_call import StopCall, running_call
 
 __all__ = [
     "DenoiserCall",
@@ -42,10 +42,6 @@ __all__ = [
 Edit = Callable[[Tensor], Tensor]
 
 _SHARED: ContextVar[dict[tuple[object, ...], DenoiserCall] | None] = ContextVar("calls shared by several methods", default=None)
-
-
-class _Enough(Exception):
-    """Ends a sampling run once every call asked for was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +251,12 @@ def record_calls(pipe: Any, sampling: Sampling, steps: Sequence[int], prompt: st
             return
         found[call.step] = _keep(family, module, args, kwargs, call.rows, call.step, call.timestep or 0.0)
         if len(found) == len(set(steps)):
-            raise _Enough
+            raise StopCall
 
     with _hooked(pipe, before) as family:
         try:
             _run(pipe, sampling, text)
-        except _Enough:
+        except StopCall:
             if shared is not None:
                 shared |= {(*run, step): call for step, call in found.items()}
             return found

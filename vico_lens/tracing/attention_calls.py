@@ -252,8 +252,8 @@ class Watch:
 
     def _per_frame(self, forward: Forward) -> bool:
         """Whether text states that stand once a frame differ between the frames of a row."""
-        states = text_states(self.family, forward)
-        if states is None or len(states) <= forward.batch or len(states) % forward.batch:
+        states = text_states(self.family, forward.inputs)
+        if states is None or states.is_meta or len(states) <= forward.batch or len(states) % forward.batch:
             return False
         if self._text_by_frame is None or self._text_by_frame[0] is not states:
             frames = states.reshape(forward.batch, -1, *states.shape[1:])

@@ -199,9 +199,9 @@ class BranchReader:
             if len(self.rows) != forward.batch:
                 raise TracingError(f"expected rows= to label {forward.batch} rows of the denoiser's batch, got {len(self.rows)}.")
             return Labels(tuple(self.rows), "given")
-        states = text_states(self.family, forward)
+        states = text_states(self.family, forward.inputs)
         known: list[Branch | None] = [None] * forward.batch
-        if states is not None and self.texts is not None:
+        if states is not None and not states.is_meta and self.texts is not None:
             known = self.texts.branches(states, forward.batch, call)
         if self.passes is not None:
             return Labels(_by_turn(self.passes, known, forward.batch, turn), "given")
@@ -293,10 +293,10 @@ def _of_pass(states: Tensor | None, call: RunningCall, turn: int) -> Branch:
     return "cond" if turn == 0 else "uncond"
 
 
-def text_states(family: Family, forward: Forward) -> Tensor | None:
-    """Text states of a forward, of the first encoder that reads text."""
+def text_states(family: Family, inputs: Mapping[str, Any]) -> Tensor | None:
+    """Text states among the arguments of a denoiser, of the first encoder that reads text."""
     name = next((state for state, tokenizer in zip(family.states, family.tokenizers, strict=True) if tokenizer), "")
-    states = forward.inputs.get(name)
+    states = inputs.get(name)
     if isinstance(states, (list, tuple)) and states:
         states = states[0]
     return states if isinstance(states, Tensor) and states.ndim >= 3 else None

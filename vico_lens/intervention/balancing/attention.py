@@ -16,15 +16,12 @@ from torch import Tensor, nn
 from vico_lens.errors import BalanceError
 from vico_lens.intervention.balancing.influences import Flow
 from vico_lens.intervention.balancing.injection import StepState
+from vico_lens.tracing.running_call import StopCall
 
 if TYPE_CHECKING:
     from vico_lens.vocabulary.schema import AttentionCall
 
 __all__ = ["LiveAttention"]
-
-
-class _AllSeen(Exception):
-    """The last attention site that is read has been reached: no error, it ends a forward whose rest is not needed."""
 
 
 class LiveAttention:
@@ -83,13 +80,13 @@ class LiveAttention:
             calls[call.prompt].append(call)
             count += 1
             if count == expected:
-                raise _AllSeen
+                raise StopCall
 
         try:
             rows = [("cond", row) for row in range(videos)]
             with observe(self.pipe, kinds=self.flow.kinds, layers=self.flow.wanted, rows=rows, on_call=on_call):  # type: ignore[arg-type]
                 state.forward(latents)
-        except _AllSeen:
+        except StopCall:
             pass
         if not count:
             raise BalanceError(

@@ -26,7 +26,10 @@ from vico_lens.intervention.balancing.given_cells import given_cells, untouched_
 from vico_lens.intervention.balancing.latents import LatentMap, find_latents, solve_map
 from vico_lens.intervention.balancing.rows import conditional_rows
 from vico_lens.intervention.balancing.session import INPUTS, extra_forwards, is_extra
+from vico_lens.tracing.branches import EncodedTexts, text_states
 from vico_lens.tracing.families import family_of
+from vico_lens.tracing.families.forwards import bound
+from vico_lens.tracing.running_call import running_call
 
 __all__ = ["StepState", "inject", "shadow"]
 
@@ -112,6 +115,7 @@ def inject(
         )
     session = _Injection(pipe, denoisers, update, first_run)
     with ExitStack() as undo:
+        undo.enter_context(session.texts.heard(pipe))
         for name, module in denoisers.items():
             undo.callback(module.register_forward_pre_hook(session.hook(name), with_kwargs=True).remove)
         undo.callback(shadow(pipe, "prepare_latents", session.prepare_latents(pipe.prepare_latents)))
@@ -129,7 +133,9 @@ class _Injection:
         first_run: int,
     ) -> None:
         self.pipe, self.denoisers, self.update, self.first_run = pipe, denoisers, update, first_run
-        self.layout = family_of(pipe).latents
+        self.family = family_of(pipe)
+        self.layout = self.family.latents
+        self.texts = EncodedTexts()
         self.run = first_run - 1
         self._begin_pass()
 
@@ -139,6 +145,17 @@ class _Injection:
         self.version = -1
         self.map: LatentMap | None = None
         self.moved: Tensor | None = None
+
+    def _check_text(self, inputs: Mapping[str, Any], rows: int, videos: int) -> None:
+        """Refuse a loop whose conditional rows are not where those of diffusers are: the negative prompt would be balanced."""
+        states = text_states(self.family, inputs)
+        branches = [] if states is None else self.texts.branches(states, rows, running_call(self.pipe))
+        if "uncond" in branches[-videos:]:
+            raise BalanceError(
+                f"expected {type(self.pipe).__name__} to give the denoiser the prompt in the first forward of a step, and "
+                "behind the negative prompt in a batch of both, as the pipelines of diffusers do, got the negative prompt there: "
+                "put the branches of its loop in that order."
+            )
 
     def prepare_latents(self, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Start a new sampling pass, in latents that are not the caller's."""
@@ -183,6 +200,7 @@ class _Injection:
             return None
         self._count(known.get("i"))
         self._refuse_untouched(latents)
+        self._check_text(bound(module, args, kwargs), model_input.shape[0], latents.shape[0])
         state, solved = self._state(name, module, args, kwargs, key, known, scheduler)
         moved = self.update(state)
         if moved is None:

@@ -9,7 +9,6 @@ never a wrong video.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import BalanceError
+from vico_lens.tracing.running_call import running_call
 
 __all__ = ["LatentMap", "find_latents", "solve_map"]
 
@@ -42,20 +42,17 @@ def find_latents(pipe: Any) -> tuple[FrameType, Tensor]:
     BalanceError
         If no such call is running, it has no tensor named ``latents``, or it runs in inference mode.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
-            break
-        frame = frame.f_back
-    if frame is None:
+    call = running_call(pipe)
+    if call is None or call.frame is None:
         raise BalanceError(
             f"expected the denoiser to be called by a running {type(pipe).__name__}.__call__, but none is on the stack; "
             "inside `balance(pipe, ...)` call that pipeline itself, in the same thread."
         )
-    latents = frame.f_locals.get("latents")
-    if not isinstance(latents, Tensor):
+    latents = call.latents
+    if latents is None:
         raise BalanceError(
-            f"expected {type(pipe).__name__}.__call__ to hold a tensor named `latents`, got {type(latents).__name__}; "
+            f"expected {type(pipe).__name__}.__call__ to hold a tensor named `latents`, got "
+            f"{type(call.locals.get('latents')).__name__}; "
             "its sampling loop keeps them elsewhere, so balancing cannot reach them."
         )
     if latents.is_inference() or torch.is_inference_mode_enabled():
@@ -63,7 +60,7 @@ def find_latents(pipe: Any) -> tuple[FrameType, Tensor]:
             "expected a pipeline call in which gradients can be switched on, but it runs under torch.inference_mode(), "
             "where they cannot; call the pipeline outside of it (it uses torch.no_grad() by itself)."
         )
-    return frame, latents
+    return call.frame, latents
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 from vico_lens.errors import TracingError
 from vico_lens.tracing.attention_calls import Label, Pass, Watch
 from vico_lens.tracing.interception import intercept
+from vico_lens.tracing.running_call import StopCall
 from vico_lens.vocabulary.schema import AttentionCall, Branch
 
 __all__ = ["DryCalls", "dry_calls", "first_moment", "weights_absent"]
@@ -43,10 +44,6 @@ class DryCalls:
     real: bool
 
 
-class _Stop(BaseException):
-    """Leaves a pipeline call at its first denoiser forward; no `except Exception` of a pipeline holds it up."""
-
-
 def first_moment(pipe: Any, call: Callable[[], object]) -> Pass:
     """Run a pipeline call up to its first denoiser forward, and return that.
 
@@ -66,13 +63,13 @@ def first_moment(pipe: Any, call: Callable[[], object]) -> Pass:
 
     def stop(moment: Pass) -> None:
         found.append(moment)
-        raise _Stop
+        raise StopCall
 
     watch = Watch(pipe, lambda _: None, begin=stop)
     try:
         with intercept(watch.roots, watch, exclusive=True), torch.random.fork_rng(devices=[]):
             call()
-    except _Stop:
+    except StopCall:
         if hasattr(pipe, "maybe_free_model_hooks"):
             pipe.maybe_free_model_hooks()
         return found[0]

@@ -162,7 +162,7 @@ def native_sizes(capture: Capture | None = None, *, itemsize: int = 2) -> xr.Dat
     Parameters
     ----------
     capture : Capture or None
-        What would be recorded; None for every step and site of the conditional half.
+        What would be recorded; None for every step and site of the conditional branch.
     itemsize : int
         Bytes a stored number has: 2 for models in half precision.
 

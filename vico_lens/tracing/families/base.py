@@ -3,8 +3,8 @@ code.
 
 A row answers six questions. Which components denoise? How do the latents lie, and how many of their cells make one token? Which
 module paths are which kind of attention, and which video axes did the model fold into the batch before calling the kernel? Where
-do text tokens stand in a joint softmax? How do the halves of classifier-free guidance arrive? Which tokenizer made the text? Only
-what these answers cannot express gets a function (`Rule.read`).
+do text tokens stand in a joint softmax? How do the branches of classifier-free guidance arrive? Which tokenizer made the text?
+Only what these answers cannot express gets a function (`Rule.read`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Forward:
     inputs : mapping
         Its arguments by name.
     batch : int
-        Rows of its batch: guidance halves times prompts times videos.
+        Rows of its batch: guidance branches times prompts times videos.
     grids : tuple of Grid
         Token grids (frames, rows, columns) that its attention may work on, finest first; one for a transformer, one a level for a
         UNet.
@@ -166,7 +166,7 @@ class Family:
     mask : str
         Name of the denoiser's argument that masks text tokens, if one is to be read.
     guidance : str
-        How guidance halves arrive: one ``batch`` (unconditional first), two ``passes`` (conditional first), or a ``guider``
+        How guidance branches arrive: one ``batch`` (unconditional first), two ``passes`` (conditional first), or a ``guider``
         object.
     thirds : tuple
         Labels of a batch of three parts (perturbed-attention guidance).

@@ -31,7 +31,7 @@ class Listed:
     text : str
         Where the text tokens are.
     guidance : str
-        How the guidance halves arrive.
+        How the guidance branches arrive.
     left_out : tuple of str
         Why some attention is not part of a trace.
     proven : tuple of str
