@@ -6,8 +6,8 @@ import streamlit as st
 
 from shared import layout, notices, runner, state
 from vico_lens import plot
-from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
 from vico_lens.attribution.facade import DEFAULT_METHOD
+from vico_lens.runs.pair import LONGEST, MOST_STEPS, Pair, PairSettings, check_settings, found_concepts, run_pair
 from vico_lens.runs.single_run import verdict_text
 
 JOB, PAIR = "balance_job", "balance_pair"

@@ -27,7 +27,9 @@ exact = method == "max_flow"
 with second:
     sink = st.selectbox("Into", list(SINKS), format_func=SINKS.get, key="sink", bind="query-params", disabled=not exact)
 with third:
-    scope = st.selectbox("Through", list(SCOPES), index=1, format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact)
+    scope = st.selectbox(
+        "Through", list(SCOPES), index=1, format_func=SCOPES.get, key="scope", bind="query-params", disabled=not exact
+    )
 with fourth:
     state.valid_choice("step", steps)
     step = int(st.selectbox("Step", steps, index=len(steps) // 2, key="step", bind="query-params"))
@@ -66,7 +68,7 @@ with notices.guarded("The flow could not be drawn."):
         graphs = cached.routes(*opened.key, names, step, carry, into)
         layout.draw(plot.sankey(graphs, colours=colours, theme=state.theme()), "sankey")
     layout.note(
-        f"{'Each frame' if into == 'frame' else 'The whole video'} takes what arrives; the whole network of denoising step {step}, "
+        f"{'Each frame' if into == 'frame' else 'The whole video'} is a sink; the whole network of denoising step {step}, "
         "on a grid of two by two places a frame, so that it can be drawn. The values and cuts above are those of the full grid. "
         "A maximum flow is one of many: where the video is full it is the same for every concept. Rollout tells them apart."
     )

@@ -68,7 +68,9 @@ def scrub() -> None:
     first, second, third = st.columns([3, 1.5, 1.5], gap="small")
     with first:
         state.valid_choice("looker", lookers)
-        looker = st.selectbox("Self-attention site", lookers, format_func=lambda m: sites[m].label, key="looker", bind="query-params")
+        looker = st.selectbox(
+            "Self-attention site", lookers, format_func=lambda m: sites[m].label, key="looker", bind="query-params"
+        )
     frames, rows, columns = sites[looker].grid
     row = second.slider("Row", 0, rows - 1, rows // 2, key=f"row{rows}") if rows > 1 else 0
     column = third.slider("Column", 0, columns - 1, columns // 2, key=f"column{columns}") if columns > 1 else 0
@@ -84,13 +86,18 @@ if maps is not None:
     most = str(shown[int(np.argmax(read.values))])
     alone = len(shown) == 1 or not level(*np.sort(read.values)[-2:])
     rest = cached.rest(*opened.key, tuple(shown), step, None if site == ALL else site, at_head)
+    largest = percent(float(read.max()), 1)
     with head_of_page:
         if len(shown) == 1:
-            title = [layout.concept_mark(most, colours), f" gets {percent(float(read.max()), 1)} of the attention to the prompt"]
+            title = [layout.concept_mark(most, colours), f" gets {largest} of the attention to the prompt"]
         elif alone:
-            title = ["Of these words ", layout.concept_mark(most, colours), f" gets most attention: {percent(float(read.max()), 1)}"]
+            title = [
+                "Of these words ",
+                layout.concept_mark(most, colours),
+                f" gets most attention: {largest}",
+            ]
         else:
-            title = [f"No word gets more attention than the others: {percent(float(read.max()), 1)} is the most"]
+            title = [f"No word gets more attention than the others: {largest} is the most"]
         others = ", ".join(f"{name} {percent(share, 1)}" for name, share in rest.items())
         where = "mean of all sites" if site == ALL else sites[site].label
         layout.heading(title, f"Denoising step {step}, {where}. The rest of the attention goes to: {others}.")
