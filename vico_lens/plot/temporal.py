@@ -121,7 +121,8 @@ def temporal_matrix(
     fig.update_yaxes(title_text="frame looking (query)", autorange="reversed", scaleanchor="x", **ticks)
     own, even, reach = (matrix.attrs[key] for key in ("own", "even", "reach"))
     finding = f"A frame gives {percent(own)} of its temporal attention to itself (even would be {percent(even)})"
-    note = f"{_chosen(step=step, layers=layers, heads=heads)} Mean over everything else. Mean distance looked at: {reach:.1f} frames."
+    selected = _chosen(step=step, layers=layers, heads=heads)
+    note = f"{selected} Mean over everything else. Mean distance looked at: {reach:.1f} frames."
     return finish(
         fig,
         finding,
