@@ -1,4 +1,4 @@
-"""What is too dear to compute when a page opens: its cost is said first, and a button computes it anyway, with progress and cancel."""
+"""What takes long to compute when a page opens: the page says its cost, and a button computes it, with progress and cancel."""
 
 from __future__ import annotations
 

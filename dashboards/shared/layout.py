@@ -67,11 +67,8 @@ def concept_mark(name: str, colours: Mapping[str, str]) -> Markup:
 
 def chip_colours(key: str, tints: Sequence[str]) -> None:
     """Give the chips of a multiselect the colours of their words, in order; `key` is the widget's."""
-    rules = [
-        f'.st-key-{key} span[data-baseweb="tag"]:nth-of-type({place}) {{ background: transparent; box-shadow: inset 0 0 0 2px '
-        f"{tint}; color: inherit; }}"
-        for place, tint in enumerate(tints, start=1)
-    ]
+    look = "background: transparent; color: inherit; box-shadow: inset 0 0 0 2px"
+    rules = [f'.st-key-{key} [data-tag-index="{place}"] {{ {look} {tint}; }}' for place, tint in enumerate(tints)]
     st.html(f"<style>{' '.join(rules)}</style>")
 
 
@@ -104,7 +101,8 @@ def note(*parts: Any) -> None:
 def basis(influence: xr.DataArray, method: str, chosen: str) -> str:
     """Say what the numbers of a page rest on, in the words of the figures; `chosen` is the method that was asked for."""
     quick = "" if method == chosen else f"A quick look, because {chosen.replace('_', ' ')} computes on much more. "
-    return f"{quick}{basis_of(influence)} {SHARE} Intervals say how even the shares are within this run, not what another seed gives."
+    limits = "Intervals say how even the shares are within this run, not what another seed gives."
+    return f"{quick}{basis_of(influence)} {SHARE} {limits}"
 
 
 def film(opened: Opened) -> None:

@@ -68,7 +68,7 @@ with notices.guarded("The flow could not be drawn."):
         graphs = cached.routes(*opened.key, names, step, carry, into)
         layout.draw(plot.sankey(graphs, colours=colours, theme=state.theme()), "sankey")
     layout.note(
-        f"{'Each frame' if into == 'frame' else 'The whole video'} takes what arrives; the whole network of denoising step {step}, "
+        f"{'Each frame' if into == 'frame' else 'The whole video'} is a sink; the whole network of denoising step {step}, "
         "on a grid of two by two places a frame, so that it can be drawn. The values and cuts above are those of the full grid. "
         "A maximum flow is one of many: where the video is full it is the same for every concept. Rollout tells them apart."
     )

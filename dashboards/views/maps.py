@@ -86,17 +86,18 @@ if maps is not None:
     most = str(shown[int(np.argmax(read.values))])
     alone = len(shown) == 1 or not level(*np.sort(read.values)[-2:])
     rest = cached.rest(*opened.key, tuple(shown), step, None if site == ALL else site, at_head)
+    largest = percent(float(read.max()), 1)
     with head_of_page:
         if len(shown) == 1:
-            title = [layout.concept_mark(most, colours), f" gets {percent(float(read.max()), 1)} of the attention to the prompt"]
+            title = [layout.concept_mark(most, colours), f" gets {largest} of the attention to the prompt"]
         elif alone:
             title = [
                 "Of these words ",
                 layout.concept_mark(most, colours),
-                f" gets most attention: {percent(float(read.max()), 1)}",
+                f" gets most attention: {largest}",
             ]
         else:
-            title = [f"No word gets more attention than the others: {percent(float(read.max()), 1)} is the most"]
+            title = [f"No word gets more attention than the others: {largest} is the most"]
         others = ", ".join(f"{name} {percent(share, 1)}" for name, share in rest.items())
         where = "mean of all sites" if site == ALL else sites[site].label
         layout.heading(title, f"Denoising step {step}, {where}. The rest of the attention goes to: {others}.")

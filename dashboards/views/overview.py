@@ -39,10 +39,10 @@ if chosen != method:
         st.stop()
 with notices.guarded("The influence of the concepts could not be computed."):
     if influence is None:
-        quick = chosen != method
-        influence = (
-            cached.quick_look(*opened.key, names, steps[0]) if quick else cached.influence(*opened.key, chosen, names, steps)
-        )
+        if chosen == method:
+            influence = cached.influence(*opened.key, chosen, names, steps)
+        else:
+            influence = cached.quick_look(*opened.key, names, steps[0])
     story = story_of(opened, influence)
     with head:
         layout.heading(story.headline())

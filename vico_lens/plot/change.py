@@ -123,7 +123,7 @@ def balancing(log: xr.Dataset, *, colours: Mapping[str, str] | None = None, them
     starts = np.flatnonzero(np.diff(numbers["step"].values, prepend=np.nan) != 0)
     for start in starts[1:] if len(starts) <= 40 else []:
         fig.add_vline(x=updates[start] - 0.5, line={"color": GREY, "width": 0.6, "dash": "dot"}, opacity=0.5)
-    fig.update_xaxes(showgrid=False)
+    fig.update_xaxes(showgrid=False, range=[0.5, len(updates) + 0.5])  # names at the ends of lines would widen it
     steps = numbers["step"].values
     fig.update_xaxes(
         title_text=f"update (dotted: next denoising step, {steps.min():.0f} to {steps.max():.0f})",

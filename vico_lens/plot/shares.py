@@ -36,8 +36,8 @@ def shares_numbers(data: xr.DataArray | xr.Dataset, *, confidence: float = 0.95,
     Returns
     -------
     Dataset
-        ``share, low, high(concept)``; the attribute ``interval`` says over what the interval was taken, ``basis`` by which method,
-        steps and branch the influence was computed. For an influence it
+        ``share, low, high(concept)``; the attribute ``interval`` says over what the interval was taken, ``basis`` by which
+        method, over which steps and in which branch the influence was computed. For an influence it
         resamples the denoising steps, or the frames when there is no step dim: it tells how even the share is *within this
         run*, not what another seed would give. Only several runs tell that: ``vl.dominance([influence, ...])`` has
         intervals over runs.

@@ -121,10 +121,18 @@ def temporal_matrix(
     fig.update_yaxes(title_text="frame looking (query)", autorange="reversed", scaleanchor="x", **ticks)
     own, even, reach = (matrix.attrs[key] for key in ("own", "even", "reach"))
     finding = f"A frame gives {percent(own)} of its temporal attention to itself (even would be {percent(even)})"
+    selected = _chosen(step=step, layers=layers, heads=heads)
+    note = f"{selected} Mean over everything else. Mean distance looked at: {reach:.1f} frames."
     return finish(
         fig,
         finding,
-        f"Mean over positions, heads, layers and steps not selected. Mean reach: {reach:.1f} frames.",
+        note.strip(),
         theme=theme,
         height=380,
     )
+
+
+def _chosen(**labels: object) -> str:
+    """Say which step, layers and heads were selected."""
+    named = ", ".join(f"{name} {label}" for name, label in labels.items() if label is not None)
+    return f"{named[0].upper()}{named[1:]}." if named else ""

@@ -173,15 +173,7 @@ def finish(
         title={"text": text, "y": 1 - 16 / total, "yref": "container"},
         height=total,
         margin={"l": left, "r": right, "t": head + top, "b": bottom},
-        meta={
-            **(fig.layout.meta or {}),
-            "finding": finding,
-            "note": note,
-            "height": height,
-            "top": top,
-            "bottom": bottom,
-            "right": right,
-        },
+        meta={**(fig.layout.meta or {}), "finding": finding, "note": note, "height": height, "top": top, "bottom": bottom},
     )
     return fig
 

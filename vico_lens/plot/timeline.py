@@ -166,7 +166,14 @@ def share_by_step(data: xr.DataArray | xr.Dataset, *, colours: Mapping[str, str]
             hovertemplate="step %{x}: %{y:.1%}",
         )
     fig.add_hline(y=1 / len(names), line={"color": GREY, "width": 1, "dash": "dot"})
-    fig.update_xaxes(title_text="denoising step (0 = pure noise)", showgrid=False, tickformat="d", nticks=min(len(steps), 10) + 1)
+    margin = 0.02 * max(1, int(steps[-1]) - int(steps[0]))  # labels at the ends of the lines would widen the axis
+    fig.update_xaxes(
+        title_text="denoising step (0 = pure noise)",
+        showgrid=False,
+        tickformat="d",
+        nticks=min(len(steps), 10) + 1,
+        range=[int(steps[0]) - margin, int(steps[-1]) + margin],
+    )
     fig.update_yaxes(title_text="share of the influence", tickformat=".0%", rangemode="tozero")
     fig.update_layout(showlegend=False, hovermode="x unified")
     last = numbers.values[:, -1]

@@ -137,7 +137,7 @@ def fixed_threads(count: int = 1) -> Iterator[None]:
 
 
 def check_call(pipe: Any, names: Iterable[str]) -> None:
-    """Refuse arguments that the pipeline's call does not have: one that takes ``**kwargs`` would ignore a typing error in silence.
+    """Refuse arguments that the pipeline's call does not have: one with ``**kwargs`` would ignore a typing error in silence.
 
     Raises
     ------

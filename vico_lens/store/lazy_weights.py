@@ -177,7 +177,7 @@ class LazyWeights(BackendArray):
         call["scale"] = source.scale[layer] * (float(source.read("gain", leading)) if source.gain else 1.0)
         if source.bias_axes is not None:
             values = source.read("bias", (*leading, *(heads if axis == 0 else slice(None) for axis in source.bias_axes)))
-            shape = [1] * (1 + len(self._block.shared) + len(source.bias_rows) + len(source.bias_keys))
+            shape = [1] * (1 + len(self.block.shared) + len(source.bias_rows) + len(source.bias_keys))
             for axis, size in zip(source.bias_axes, values.shape, strict=True):
                 shape[axis] = size
             call["bias"] = values.reshape(shape)

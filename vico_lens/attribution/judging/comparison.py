@@ -88,7 +88,7 @@ def compare(
         Dimension ``method``: the methods asked for, then with `pipe` or `masks` the nulls ``uniform``, ``position``, ``random``.
 
         ``agreement`` (method, other_method): rank correlation of the maps, mean over concepts and steps, where both methods give
-        maps; else of the concepts' shares over steps. ``share`` (method, concept), of the whole influence, as `dominance` gives it.
+        maps; else of the concepts' shares over steps. ``share`` (method, concept), of the whole influence, as in `dominance`.
 
         With `pipe`: ``rank_correlation`` of shares over concepts and steps with leave-one-out; ``weakest_found``, how often the
         concept of least influence is the one whose removal changes least; ``map_correlation`` of maps with leave-one-out's;
