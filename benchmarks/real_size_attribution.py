@@ -135,10 +135,10 @@ def measure(shape: Shape, only: Sequence[str] | None = None) -> list[Row]:
         print(f"{what:28} {seconds:8.1f} s {rows[-1].rate:7.1f} GFLOP/s {added:8.1f} MB", flush=True)
 
     with torch.no_grad():
-        query, key = (part.transpose(0, 1).float() for part in operator.parameters)
-        value = torch.randn_like(key)
-        add("plain attention, float32", lambda: scaled_dot_product_attention(query, key, value), 2)
-        del query, key, value
+        operands = [part.transpose(0, 1).float() for part in operator.parameters]
+        operands.append(torch.randn_like(operands[1]))
+        add("plain attention, float32", lambda: scaled_dot_product_attention(*operands), 2)
+        operands.clear()
         for what, run in passes(operator).items():
             if only is None or what in only:
                 add(what, run, 2 if what == "rollout" else 1)

@@ -82,8 +82,9 @@ class Plan:
         if available is not None and self.held > available:
             raise AttributionError(
                 f"{self.method} would hold {self.held / 1e9:.1f} GB at {self.largest}, and {available / 1e9:.1f} GB are free. A "
-                "site stored as weights, or opened with chunks=, is read whole: open the trace without chunks=, choose fewer "
-                "heads=, leave the site out with layers=, or record with Capture(store='factors'), from which no map is ever made."
+                "site stored as weights, or opened with chunks=, is read whole: open the trace without chunks=, choose "
+                "fewer heads=, leave the site out with layers=, or record with Capture(store='factors'), from which no map is "
+                "ever made."
             )
 
 
