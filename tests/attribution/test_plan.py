@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 import vico_lens as vl
-from vico_lens.attribution import facade, methods, stages_from_trace
+from vico_lens.attribution import facade, stages_from_trace
 from vico_lens.attribution import plan as planning
+from vico_lens.attribution.base import methods
 from vico_lens.attribution.plan import Plan, plan_of
 from vico_lens.errors import AttributionError
 from vico_lens.store.stored_factors import StoredFactors
@@ -41,14 +43,33 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monk
         vl.attribute(tree, "rollout")
 
 
-def test_a_long_request_says_what_it_takes_and_counts_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+class Bar:
+    """What was shown, in place of a bar."""
+
+    made: ClassVar[list[Bar]] = []
+
+    def __init__(self, **settings: object) -> None:
+        self.settings, self.count = settings, 0
+        Bar.made.append(self)
+
+    def update(self) -> None:
+        self.count += 1
+
+    def close(self) -> None:
+        self.settings["closed"] = True
+
+
+def test_a_long_request_says_what_it_takes_and_counts_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = fake_trace("joint", to=tmp_path / "a.zarr", form="factors")
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr(Bar, "made", [])
     vl.attribute(tree, "rollout")
-    assert capsys.readouterr().err == ""
+    assert not Bar.made
     monkeypatch.setattr(facade, "_LONG", 0.0)
     vl.attribute(tree, "rollout")
-    said = capsys.readouterr().err
-    assert "rollout of 2 sites, 2 steps: reads" in said and "4/4" in said
+    (bar,) = Bar.made
+    assert str(bar.settings["desc"]).startswith("rollout of 2 sites, 2 steps: reads")
+    assert bar.count == bar.settings["total"] == 4 and bar.settings["closed"]
 
 
 def test_an_interrupted_request_ends_at_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

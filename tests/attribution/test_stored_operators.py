@@ -19,7 +19,8 @@ from vico_lens.store.selection import records
 from vico_lens.store.stored_factors import StoredFactors, factors_of
 from vico_lens.testing.traces import fake_trace
 
-METHODS = [("cross_attention", {}), ("rollout", {}), ("widest_path", {}), ("subgraph_flow", {}), ("subgraph_flow", {"kind": "sum"}),
+METHODS = [("cross_attention", {}), ("rollout", {}), ("widest_path", {}), ("subgraph_flow", {}),
+           ("subgraph_flow", {"kind": "sum"}),
            ("max_flow", {"sink": "frame"}), ("max_flow", {"sink": "frame", "scope": "subgraph"})]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sites as operators against the dense definition: random sites of every kind, dtype, mask, grid, held in memory or as factors."""
+"""Sites as operators against the dense definition: random sites of every kind, dtype, mask and grid, as maps and as factors."""
 
 from __future__ import annotations
 
@@ -42,8 +42,18 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vico_lens.kernels.dense.STRIP", 7)
 
 
-def random_call(kind: str, grid: tuple[int, int, int], tokens: int, generator: torch.Generator, order: int = 0, *, mask: str = "none",
-                dtype: torch.dtype = torch.float64, heads: int = 2, framed: bool = False) -> SimpleNamespace:  # fmt: skip
+def random_call(
+    kind: str,
+    grid: tuple[int, int, int],
+    tokens: int,
+    generator: torch.Generator,
+    order: int = 0,
+    *,
+    mask: str = "none",
+    dtype: torch.dtype = torch.float64,
+    heads: int = 2,
+    framed: bool = False,
+) -> SimpleNamespace:
     """An attention call as `AttentionCall` documents it, with any mask."""
     frames, rows, columns = grid
     whole = tokens + frames * rows * columns
@@ -99,14 +109,15 @@ def draw_call(seed: int, kind: str | None = None, dtype: torch.dtype = torch.flo
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     grid = (choose.randint(1, 3), choose.randint(1, 3), choose.randint(1, 3))
     kind = kind or choose.choice(KINDS)
-    return random_call(kind, grid, choose.randint(1, 4), generator, mask=mask or choose.choice(MASKS), dtype=dtype, framed=choose.random() < 0.5)  # fmt: skip
+    tokens, mask, framed = choose.randint(1, 4), mask or choose.choice(MASKS), choose.random() < 0.5
+    return random_call(kind, grid, tokens, generator, mask=mask, dtype=dtype, framed=framed)
 
 
 def stage_of(call: SimpleNamespace) -> Stage:
     return stages_from_calls([call])[0]  # type: ignore[list-item]
 
 
-# -- one definition of attention -------------------------------------------------------------------------------------------------------
+# -- one definition of attention -------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 1 << 32), st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), st.booleans())
@@ -146,7 +157,7 @@ def joined(operator: Operator) -> Tensor:
     return whole
 
 
-# -- products --------------------------------------------------------------------------------------------------------------------------
+# -- products --------------------------------------------------------------------------------------------------------------------
 
 
 def forms(seed: int) -> list[Operator]:
@@ -222,7 +233,7 @@ def test_moved_maps_are_area_means_of_queries_and_area_sums_of_keys(seed: int) -
     torch.testing.assert_close(resample(stage, grid).weights, expected, rtol=0, atol=1e-12)
 
 
-# -- graphs ----------------------------------------------------------------------------------------------------------------------------
+# -- graphs ----------------------------------------------------------------------------------------------------------------------
 
 
 def draw_stages(seed: int, *, grad: bool = False, masks: tuple[str, ...] = MASKS) -> tuple[list[Stage], list[Tensor]]:
@@ -281,10 +292,11 @@ def test_gradients_of_streamed_passes_equal_those_of_the_definition(method, seed
         weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         found.append(torch.autograd.grad((value * weight).sum(), leaves, allow_unused=True))
     for mine, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(mine if mine is not None else torch.zeros(()), theirs if theirs is not None else torch.zeros(()), rtol=0, atol=1e-8)  # fmt: skip
+        parts = [torch.zeros(()) if part is None else part for part in (mine, theirs)]
+        torch.testing.assert_close(*parts, rtol=0, atol=1e-8)
 
 
-# -- particulars -----------------------------------------------------------------------------------------------------------------------
+# -- particulars -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("small", [True, False])

@@ -82,8 +82,9 @@ class Plan:
         if available is not None and self.held > available:
             raise AttributionError(
                 f"{self.method} would hold {self.held / 1e9:.1f} GB at {self.largest}, and {available / 1e9:.1f} GB are free. A "
-                "site stored as weights, or opened with chunks=, is read whole: open the trace without chunks=, choose fewer heads=, "
-                "leave the site out with layers=, or record with Capture(store='factors'), from which no map is ever made."
+                "site stored as weights, or opened with chunks=, is read whole: open the trace without chunks=, choose "
+                "fewer heads=, leave the site out with layers=, or record with Capture(store='factors'), from which no map is "
+                "ever made."
             )
 
 
@@ -93,7 +94,8 @@ def plan_of(stages: Sequence[Stage], method: Method, *, steps: int = 1) -> Plan:
     Examples
     --------
     >>> import tempfile
-    >>> from vico_lens.attribution import methods, stages_from_trace
+    >>> from vico_lens.attribution import stages_from_trace
+    >>> from vico_lens.attribution.base import methods
     >>> from vico_lens.testing.traces import fake_trace
     >>> tree = fake_trace(to=tempfile.mkdtemp() + "/run.zarr", form="factors")
     >>> plan = plan_of(stages_from_trace(tree, 1), methods()["rollout"], steps=2)
