@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vico_lens.tinyworld.codec import CHANNELS, PATCH, PatchCode
+from vico_lens.tinyworld.pipeline import MODEL_FOLDER
 from vico_lens.tinyworld.vocabulary import FRAMES, SIDE
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_causal_autoencoder", "build_cosmos_autoencoder", "build_frame_autoencoder", "train_autoencoder"]
 
-_STEPS, _BATCH, _RATE = 4000, 32, 2e-3  # updates, frames an update, largest learning rate
+_BATCH = 32  # frames an update
+_FRESH = (4000, 2e-3)  # updates and largest learning rate of an autoencoder that starts from nothing
+_LIFTED = (300, 5e-4)  # of one that starts from another
 _LOG_EVERY = 100
 _CODE_NOISE = 0.12  # standard deviation added to codes, of the order of what the sampler leaves
 _LOG_VARIANCE = -12.0  # the encoder is as good as deterministic
@@ -51,11 +54,12 @@ def build_frame_autoencoder() -> AutoencoderKL:
 
 
 def build_causal_autoencoder() -> AutoencoderKLCogVideoX:
-    """Return an untrained causal video autoencoder that keeps every frame: eight in, eight codes of 8 x 8 cells out.
+    """Return a causal video autoencoder that keeps every frame: eight in, eight codes of 8 x 8 cells out.
 
-    The taps of its convolutions that look at earlier frames start at zero, so that it begins as an autoencoder of single frames.
+    It begins as the bundled UNet's autoencoder of single frames, which has the same layers but for time. What remains to be learned
+    is that its norms are taken over several frames.
     """
-    from diffusers import AutoencoderKLCogVideoX
+    from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 
     model = AutoencoderKLCogVideoX(
         in_channels=3,
@@ -71,14 +75,54 @@ def build_causal_autoencoder() -> AutoencoderKLCogVideoX:
         sample_width=SIDE,
         scaling_factor=1.0,
     )
-    _forget_the_past(model)
+    frames = AutoencoderKL.from_pretrained(MODEL_FOLDER, subfolder="vae", local_files_only=True)
+    model.load_state_dict(_with_time(_folded(frames.state_dict()), model.state_dict()))
     return model
+
+
+def _folded(frames: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of an `AutoencoderKL` with its two convolutions of one cell, at the code, put into their neighbours.
+
+    The bias of the one before the decoder is lost at the border, where the decoder's first convolution sees zeros.
+    """
+    weights = {name: weight.float() for name, weight in frames.items()}
+    after, before = weights["quant_conv.weight"][:, :, 0, 0], weights["post_quant_conv.weight"][:, :, 0, 0]
+    encoder, decoder = weights["encoder.conv_out.weight"], weights["decoder.conv_in.weight"]
+    return weights | {
+        "encoder.conv_out.weight": torch.einsum("pq,qcyx->pcyx", after, encoder),
+        "encoder.conv_out.bias": after @ weights["encoder.conv_out.bias"] + weights["quant_conv.bias"],
+        "decoder.conv_in.weight": torch.einsum("pqyx,qc->pcyx", decoder, before),
+        "decoder.conv_in.bias": weights["decoder.conv_in.bias"] + decoder.sum((2, 3)) @ weights["post_quant_conv.bias"],
+    }
+
+
+def _with_time(frames: dict[str, Tensor], causal: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights for `causal` that do to every frame what those of an `AutoencoderKL` do to single ones.
+
+    Taps that look at earlier frames are zero, and so is what the latent adds to the norms of the decoder.
+    """
+    lifted = {}
+    for name, like in causal.items():
+        if ".conv_y." in name or ".conv_b." in name:
+            lifted[name] = torch.full_like(like, float(name.endswith("conv_y.conv.bias")))
+            continue
+        source = name.replace(".norm_out.norm_layer.", ".conv_norm_out.").replace(".norm_out.", ".conv_norm_out.")
+        source = source.replace(".norm_layer.", ".")
+        if "samplers." not in source:
+            source = source.replace(".conv.", ".")
+        weight = frames[source]
+        if like.ndim == 5:
+            lifted[name] = torch.zeros_like(like)
+            lifted[name][:, :, -1] = weight
+        else:
+            lifted[name] = weight
+    return lifted
 
 
 def build_cosmos_autoencoder() -> AutoencoderKLCosmos:
     """Return an untrained causal autoencoder of Cosmos without its wavelets, which would merge frames.
 
-    As in `build_causal_autoencoder`, its convolutions begin without memory.
+    Its convolutions begin without memory: the taps that look at earlier frames are zero.
     """
     from diffusers import AutoencoderKLCosmos
 
@@ -117,7 +161,7 @@ def train_autoencoder(
     folder: Path,
     *,
     seed: int,
-    steps: int = _STEPS,
+    steps: int | None = None,
     save_every: float = 120.0,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Any:
@@ -135,8 +179,8 @@ def train_autoencoder(
         Takes ``autoencoder.pt`` and ``autoencoder.jsonl``, one line every hundred updates.
     seed : int
         Start weights and order.
-    steps : int
-        Updates.
+    steps : int, optional
+        Updates; as many as the autoencoder's start asks for unless given.
     save_every : float
         Seconds between checkpoints.
     interrupted : callable
@@ -144,10 +188,12 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)
     model = build()
+    planned, rate = _LIFTED if build is build_causal_autoencoder else _FRESH
+    steps = steps or planned
     span = 1 if build is build_frame_autoencoder else FRAMES
     clips = frames.unflatten(0, (-1, span))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.05)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.05)
     generator = torch.Generator().manual_seed(seed)
     parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
     checkpoint, done = folder / "autoencoder.pt", 0
