@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vico_lens.intervention import balancing
-from vico_lens.intervention.balancing.composition import Best
+from vico_lens.intervention.balancing.seed_search import Best
 from vico_lens.intervention.balancing.session import Cost
 from vico_lens.runs.sweeps import Run, record, sweep
 from vico_lens.runs.sweeps.sampling import sample_run

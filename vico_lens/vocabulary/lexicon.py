@@ -1,4 +1,4 @@
-"""Words that the rules of `vico_lens.vocabulary.phrases` know: closed classes, what ends like another class, and what is no thing.
+"""Words that the rules of `vico_lens.vocabulary.phrases` know: closed classes, words that end like another class, no things.
 
 Open classes (nouns, most adjectives) are not listed. Verbs are, for the places where the grammar around a word does not tell: a
 list of some 500 that prompts use. A lexicon package was weighed (lemminflect, 2022): of ``waves``, ``plants``, ``drums``,

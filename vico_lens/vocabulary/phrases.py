@@ -1,9 +1,9 @@
 """Noun phrases and motions of an English prompt, by rules: closed-class words end a phrase, runs of other words are one.
 
 Prompts are short, mostly lower case and rarely sentences, which is where statistical taggers err most and where a list of
-closed-class words errs little. The rules need no model and no download, and every decision can be read in `vico_lens.vocabulary.grammar` and
-`vico_lens.vocabulary.lexicon`. They are made for English; a phrase they miss can always be named by hand, and
-``find_concepts(..., method="spacy")`` asks spaCy instead.
+closed-class words errs little. The rules need no model and no download, and every decision can be read in
+`vico_lens.vocabulary.grammar` and `vico_lens.vocabulary.lexicon`. They are made for English; a phrase they miss can always be
+named by hand, and ``find_concepts(..., method="spacy")`` asks spaCy instead.
 """
 
 from __future__ import annotations

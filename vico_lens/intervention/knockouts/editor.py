@@ -119,7 +119,9 @@ class Editor:
         if rule.kind not in ("cross", "joint"):
             return None
         sizes = _sizes(run, operands)
-        device = operands["logits" if "logits" in operands else "query"].device
+        tensor = operands["logits" if "logits" in operands else "query"]
+        assert tensor is not None  # a call has its logits or its query
+        device = tensor.device
         rows = {row: label for row, label in enumerate(moment.labels) if label is not None and label[0] == "cond"}
         found = {row: part for row in rows if (part := placed(run, rule, family, moment.forward, row, sizes, device)) is not None}
         if not found:

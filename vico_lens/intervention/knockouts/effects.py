@@ -173,7 +173,7 @@ def _dataset(mapper: Mapper) -> xr.Dataset:
         "group": ("layer", [site.group for site in sites[: sizes["layer"]]]),
         "timestep": ("step", [mapper.timesteps[step] for step in steps]),
     }
-    effect = xr.DataArray(values, coords, tuple(sizes), name="effect")
+    effect: xr.DataArray = xr.DataArray(values, coords, tuple(sizes), name="effect")
     effect = effect.isel({axis: 0 for axis in ("layer", "head", "frame") if axis not in mapper.axes}, drop=True)
     if "step" not in mapper.axes:
         effect = effect.mean("step")

@@ -41,9 +41,10 @@ def estimate(
     -------
     xarray.Dataset
         Along ``site``: ``kind``, ``frames``, ``rows``, ``columns``, ``tokens``, ``heads``, ``head_size``, and for the whole run
-        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression, and at most where ``Capture(tokens=...)`` names
-        words. Scalars: ``total_bytes``, ``steps``, and with `measure` ``seconds``, which the denoising takes if it is traced, and
-        ``seconds_untraced``; text encoder and decoder are not in them. Attributes: ``capture``, and ``forward``: fake or real.
+        ``weights_bytes``, ``factors_bytes``, ``stored_bytes``, before compression; these are upper bounds where
+        ``Capture(tokens=...)`` names words. Scalars: ``total_bytes``, ``steps``, and with `measure` ``seconds``, which the
+        denoising takes if it is traced, and ``seconds_untraced``; text encoder and decoder are not in them. Attributes:
+        ``capture``, and ``forward``: fake or real.
 
     Raises
     ------
