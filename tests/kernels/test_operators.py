@@ -37,7 +37,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factored, "STRIP", 16)
     monkeypatch.setattr(resampled, "STRIP", 16)
     monkeypatch.setattr(resampled, "_SMALL", 0)
-    monkeypatch.setattr(resampled, "LARGEST_MAP", 0)
+    monkeypatch.setattr(resampled, "_HELD", 0)
     monkeypatch.setattr(DenseOperator, "in_memory", False)
     monkeypatch.setattr("vico_lens.kernels.dense.STRIP", 7)
 
@@ -291,8 +291,8 @@ def test_gradients_of_streamed_passes_equal_those_of_the_definition(method, seed
         value = method(graph, sources)
         weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         found.append(torch.autograd.grad((value * weight).sum(), leaves, allow_unused=True))
-    for mine, theirs in zip(*found, strict=True):
-        parts = [torch.zeros(()) if part is None else part for part in (mine, theirs)]
+    for leaf, mine, theirs in zip(leaves, *found, strict=True):
+        parts = [torch.zeros_like(leaf) if part is None else part for part in (mine, theirs)]
         torch.testing.assert_close(*parts, rtol=0, atol=1e-8)
 
 
@@ -337,6 +337,15 @@ def test_heads_that_share_a_key() -> None:
         pairs = [torch.autograd.grad((value * mass).sum(), (query, key), retain_graph=True) for value in (mine, theirs)]
         for one, other in zip(*pairs, strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_a_coarse_map_of_a_site_too_large_for_its_own_is_put_together_from_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stage_of(random_call("spacetime", (2, 4, 4), 0, torch.Generator().manual_seed(0)))
+    expected = resample(stage, (2, 2, 1)).weights
+    monkeypatch.setattr(operators, "LARGEST_MAP", 100)
+    monkeypatch.setattr(resampled, "LARGEST_MAP", 100)
+    monkeypatch.setattr(resampled, "_HELD", 0)
+    torch.testing.assert_close(resample(stage, (2, 2, 1)).weights, expected)
 
 
 def test_a_map_that_is_too_large_is_refused_with_what_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vico_lens.kernels.greedy import greedy_flow
-from vico_lens.kernels.layered import LayeredGraph, Levels
+from vico_lens.kernels.layered import LayeredGraph
+from vico_lens.kernels.levels import Levels
 from vico_lens.kernels.products import path_product
 
 __all__ = ["bracket", "reach_from_sinks", "reach_from_sources", "sum_min_bound", "upper_of", "widest_path"]

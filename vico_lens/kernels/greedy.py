@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.layered import Block, LayeredGraph, Levels
+from vico_lens.kernels.layered import Block, LayeredGraph
+from vico_lens.kernels.levels import Levels
 
 __all__ = ["greedy_flow", "push_from", "push_once", "sinks_at_once"]
 

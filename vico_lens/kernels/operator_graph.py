@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vico_lens.errors import InputError
-from vico_lens.kernels.layered import Joined, Levels
+from vico_lens.kernels.levels import Joined, Levels
 from vico_lens.kernels.operators import Blend, Operator
 from vico_lens.kernels.stages import Grid, Stage
 from vico_lens.kernels.subgraph import Residual
@@ -192,7 +192,7 @@ class OperatorGraph(Levels):
     links : tuple of OperatorLink
         In execution order.
     grid, tokens, text
-        As in `vico_lens.kernels.layered.Levels`.
+        As in `vico_lens.kernels.levels.Levels`.
     dtype : torch.dtype
         Of vectors over nodes; float64 makes every sum of a bound exact to the last digits.
 

@@ -22,6 +22,8 @@ __all__ = ["Axes", "ResampledOperator"]
 
 # Entries of a resampled map that is made whole rather than streamed.
 _SMALL = 1 << 22
+# Entries of a site's own map that is held whole while its resampled strips are made.
+_HELD = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class ResampledOperator(Operator):
     def dense(self) -> Tensor:
         """The site's map, resampled."""
         refuse_large(self.shape)
-        if prod(self.site.shape) > LARGEST_MAP // 4:
+        if prod(self.site.shape) > LARGEST_MAP and not any(tensor.requires_grad for tensor in self.site.parameters):
             whole = torch.empty(self.shape, dtype=self.dtype, device=self.device)
             for strip in self.strips():
                 whole[strip.batch, strip.queries] = strip.weights.mT
@@ -185,7 +187,7 @@ class ResampledOperator(Operator):
     @cached_property
     def _whole_items(self) -> dict[int, Tensor]:
         """Maps of single items, ``[key, query]``, where the site's map is small enough to be held whole."""
-        if prod(self.site.shape) > LARGEST_MAP // 16:
+        if prod(self.site.shape) > _HELD:
             return {}
         return dict(enumerate(self.site.dense().detach().mT))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vico_lens.kernels.layered import Levels, Passes
+from vico_lens.kernels.levels import Levels, Passes
 
 __all__ = ["rollout", "rollout_step"]
 
