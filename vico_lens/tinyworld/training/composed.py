@@ -63,13 +63,11 @@ class ComposedClips:
     layouts: int
     seed: int
 
-    def draw(
-        self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False
-    ) -> Drawn:
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
         """Draw `size` clips of kinds in the shares of `mix`; all chance comes from the seed and the number of the update.
 
-        With `posterior` every clip of one or two objects is drawn from some clips of each object that could be in its place, so that
-        the mean of those that its noisy latents may come from is known exactly.
+        With `posterior` every clip of one or two objects is drawn from some clips of each object that could be in its place. So the
+        mean of those that its noisy latents may come from is known exactly.
         """
         rng = np.random.default_rng([self.seed, 3, step])
         shares = np.array([mix.get(kind, 0.0) for kind in KINDS])
@@ -102,7 +100,7 @@ class ComposedClips:
     def posterior(self, places: _Places, noisy: Tensor, level: float, frames: Tensor) -> Tensor:
         """Return the mean clip of a caption given a noisy one, over the clips and pairs of clips in `places`.
 
-        Every one weighs ``exp(-|noisy - (1 - level) clip|^2 / (2 level^2))``, the density of the noise that would lead to `noisy`.
+        Every one weighs ``exp(-|noisy - (1 - level) clip|^2 / (2 level^2))``, the density of the noise that leads to `noisy`.
 
         Parameters
         ----------

@@ -72,9 +72,7 @@ class TrainingData:
     means: Tensor
     prompts: tuple[TinyPrompt, ...]
 
-    def draw(
-        self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False
-    ) -> Drawn:
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
         """Draw `size` clips of kinds in the shares of `mix`; all chance comes from `generator`.
 
         Raises
@@ -117,8 +115,8 @@ class Drawn:
     mean_of : callable
         Takes the number of a clip and returns the mean clip of its caption.
     posteriors : tuple of callable or None
-        One a clip, where the source knows it: takes the noisy latents ``[frame, channel, y, x]``, their noise level and the numbers
-        of their frames, and returns the mean of the clips of this caption that they may come from.
+        One a clip, where the source knows it: takes the noisy latents ``[frame, channel, y, x]``, their noise level and the
+        numbers of their frames, and returns the mean of the clips of this caption that they may come from.
     """
 
     latents: Tensor

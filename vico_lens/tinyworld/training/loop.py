@@ -38,9 +38,7 @@ _SURE = 0.5  # noise level below which a noisy clip tells its clean one for cert
 class ClipSource(Protocol):
     """Where clips come from."""
 
-    def draw(
-        self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False
-    ) -> Drawn:
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
         """Draw `size` clips of kinds in the shares of `mix` for update `step`, with their posteriors if these are wanted."""
 
 
