@@ -66,8 +66,8 @@ class ComposedClips:
     def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
         """Draw `size` clips of kinds in the shares of `mix`; all chance comes from the seed and the number of the update.
 
-        With `posterior` every clip of one or two objects is drawn from some clips of each object that could be in its place. So the
-        mean of those that its noisy latents may come from is known exactly.
+        With `posterior` every clip of one or two objects is drawn from some clips of each object that could be in its place. So
+        the mean of those that its noisy latents may come from is known exactly.
         """
         rng = np.random.default_rng([self.seed, 3, step])
         shares = np.array([mix.get(kind, 0.0) for kind in KINDS])
