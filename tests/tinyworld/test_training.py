@@ -12,11 +12,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from vico_lens.errors import InputError, ModelError
-from vico_lens.tinyworld import is_held_out
+from vico_lens.tinyworld import is_held_out, judge, render
 from vico_lens.tinyworld.codec import CHANNELS, fit_patch_code
+from vico_lens.tinyworld.measure import summarise
 from vico_lens.tinyworld.pipeline import MODEL_FOLDER
 from vico_lens.tinyworld.training.architecture import architecture_of
 from vico_lens.tinyworld.training.autoencoder import build_causal_autoencoder, build_frame_autoencoder, train_autoencoder
+from vico_lens.tinyworld.training.card import write_card
 from vico_lens.tinyworld.training.data import (
     KINDS,
     TrainingData,
@@ -237,7 +239,7 @@ def test_a_recipe_that_cannot_be_followed_is_refused(change, message):
 
 
 def test_unknown_recipes_and_models_are_refused_by_name():
-    with pytest.raises(InputError, match="joint, unet"):
+    with pytest.raises(InputError, match="cosmos, joint, unet"):
         load_recipe("sora")
     with pytest.raises(InputError, match="'sora'"):
         architecture_of(dataclasses.replace(TINY, model="sora"))
@@ -274,3 +276,22 @@ def test_the_causal_autoencoder_begins_as_one_of_frames(data):
     later[:, :, 5:] = -1
     with torch.no_grad():  # nothing flows back in time, except through the norms
         assert (causal.encode(later).latent_dist.mean - moments.mean)[:, :, :5].abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_card_says_what_the_files_say(tmp_path, name):
+    recipe = load_recipe(name)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_dict()))
+    line = {"step": 1234, "seconds": 7200.0, "loss": 0.5, "probe": 0.77, "probe_rise": 0.21}
+    fresh = {} if name == "unet" else {"loss_one": 0.161, "high_one": 0.2, "loss_two": 0.312, "high_two": 0.4}
+    started = {"step": 0, "seconds": 0.0, "machine": "an abacus, torch 0"}
+    (tmp_path / "training_log.jsonl").write_text(f"{json.dumps(started)}\n{json.dumps(line | fresh)}\n")
+    verdicts = [judge(render("a red circle moving up", seed=0).frames, "a red circle moving up")] * 20
+    measured = {"steps": 25, "guidance": 2.5, "classes": {"one object": summarise(verdicts)}}
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    card = write_card(tmp_path).read_text()
+    assert f"# tiny-{name}: " in card and f'vl.load_pipeline("tiny-{name}")' in card
+    assert "| one object | 100.0 % [83.9, 100.0] of 20 |" in card  # Wilson's interval: 20 / (20 + 1.96^2)
+    assert "1,234 updates, 2.00 hours of one core (an abacus, torch 0)" in " ".join(card.split())
+    assert all(f"| {stage.name} | {stage.steps:,} | {stage.batch} |" in card for stage in recipe.stages)
+    assert ("| 0.161 | 0.312 | 0.77 | 0.21 |" in card) == (name != "unet")

@@ -10,12 +10,14 @@ import pytest
 import torch
 from diffusers import CogVideoXPipeline, CosmosTextToWorldPipeline, DiffusionPipeline
 
+from vico_lens.errors import InputError
 from vico_lens.tinyworld import is_held_out, parse_prompt
 from vico_lens.tinyworld.pipeline import defaults_for, with_defaults
 from vico_lens.tinyworld.render import Layout, draw
 from vico_lens.tinyworld.training.architecture import architecture_of
 from vico_lens.tinyworld.training.captions import Captions
 from vico_lens.tinyworld.training.composed import ComposedClips, make_composed_clips
+from vico_lens.tinyworld.training.data import make_training_data
 from vico_lens.tinyworld.training.export import save
 from vico_lens.tinyworld.training.loop import train
 from vico_lens.tinyworld.training.precision import products_in
@@ -60,8 +62,8 @@ def validation(source) -> Validation:
     return make_validation(source.code, seed=JOINT.seed, shift=JOINT.shift, clips=4)
 
 
-def draw_many(source: ComposedClips, mix: dict[str, float], size: int, step: int = 0):
-    return source.draw(mix, size, generator=torch.Generator(), step=step)
+def draw_many(source: ComposedClips, mix: dict[str, float], size: int, **options):
+    return source.draw(mix, size, generator=torch.Generator(), **{"step": 0} | options)
 
 
 def test_a_sum_of_clips_is_the_clip_of_all_objects(source):
@@ -272,3 +274,46 @@ def test_call_defaults_fit_the_model(made):
     pipe.set_progress_bar_config(disable=True)
     short = pipe("a red circle moving right", num_inference_steps=1)
     assert len(short.frames[0]) == 8 and short.frames[0][0].size == (32, 32)
+
+
+@pytest.mark.parametrize(("kind", "level"), [("one", 0.97), ("two", 0.97), ("relation", 0.99), ("two", 1.0)])
+def test_the_posterior_mean_is_that_of_the_noise_density(source, kind, level):
+    """Against the definition in float64: every possible clip, weighed by the density of the noise that it would need."""
+    drawn = draw_many(source, {kind: 1.0}, 1, posterior=True)
+    (posterior,) = drawn.posteriors
+    places = posterior.args[0]
+    frames = torch.tensor([0, 3, 7])
+    noise = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    noisy = (1 - level) * drawn.latents[0, frames] + level * noise
+    possible = [
+        sum(source.latents[rows[i]].double() for rows, i in zip(places.rows, place, strict=True))[frames]
+        for place in np.argwhere(places.fit)
+    ]
+    log = torch.stack([-((noisy.double() - (1 - level) * clip) ** 2).sum() / (2 * level**2) for clip in possible])
+    exact = torch.einsum("i,i...->...", log.softmax(0), torch.stack(possible))
+    torch.testing.assert_close(posterior(noisy, level, frames).double(), exact, atol=2e-3, rtol=1e-3)
+    assert any(torch.equal(clip.float(), drawn.latents[0, frames]) for clip in possible)
+
+
+def test_posteriors_change_the_target_at_high_noise_alone(source, validation, tmp_path):
+    """Where nothing is in doubt the training is the same with and without; the clips it draws are its own, all the same."""
+    drawn = draw_many(source, MIX, 40, posterior=True)
+    kinds = [len(parse_prompt(caption).objects) for caption in drawn.captions]
+    assert all((posterior is None) == (kind == 3) for posterior, kind in zip(drawn.posteriors, kinds, strict=True))
+    sure = 0
+    for clip, posterior in zip(drawn.latents, drawn.posteriors, strict=True):
+        if posterior is not None:
+            noisy = 0.5 * clip + 0.5 * torch.randn(clip.shape, generator=torch.Generator().manual_seed(sure))
+            torch.testing.assert_close(posterior(noisy, 0.5, torch.arange(8)), clip, atol=1e-4, rtol=1e-4)
+            sure += 1
+    assert sure > 20
+    first, second = JOINT.stages
+    recipe = dataclasses.replace(JOINT, stages=(dataclasses.replace(first, posterior=True), second))
+    networks = train(recipe, source, tmp_path, validation=validation, stop_at=2)
+    assert all(parameter.isfinite().all() for parameter in networks.parameters())
+
+
+def test_only_composed_clips_know_their_posterior():
+    data = make_training_data({"one": 4}, seed=1)
+    with pytest.raises(InputError, match="only composed clips"):
+        data.draw({"one": 1.0}, 2, generator=torch.Generator(), step=0, posterior=True)

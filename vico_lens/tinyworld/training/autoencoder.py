@@ -56,8 +56,8 @@ def build_frame_autoencoder() -> AutoencoderKL:
 def build_causal_autoencoder() -> AutoencoderKLCogVideoX:
     """Return a causal video autoencoder that keeps every frame: eight in, eight codes of 8 x 8 cells out.
 
-    It begins as the bundled UNet's autoencoder of single frames, which has the same layers but for time. What remains to be
-    learned is that its norms are taken over several frames.
+    It begins as the bundled UNet's autoencoder of single frames, which has the same layers but for time. What remains to learn
+    is that its norms are taken over several frames.
     """
     from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 

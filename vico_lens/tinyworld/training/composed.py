@@ -8,6 +8,7 @@ two or three as training asks for, at the price of an addition.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ __all__ = ["ComposedClips", "make_composed_clips"]
 
 _CANDIDATES, _ROUNDS = 64, 8  # tuples of clips tried at once, and times, before another prompt is drawn
 _MEAN_LAYOUTS = 64  # layouts of each object over which the mean clip of a pair is taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Numbers of clips ``[clip]`` of each object that may be in a clip, and which of them fit together ``[first, ...]``."""
+
+    rows: tuple[NDArray[np.int64], ...]
+    fit: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +63,23 @@ class ComposedClips:
     layouts: int
     seed: int
 
-    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int) -> Drawn:
-        """Draw `size` clips of kinds in the shares of `mix`; all chance comes from the seed and the number of the update."""
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
+        """Draw `size` clips of kinds in the shares of `mix`; all chance comes from the seed and the number of the update.
+
+        With `posterior` every clip of one or two objects is drawn from some clips of each object that could be in its place. So
+        the mean of those that its noisy latents may come from is known exactly.
+        """
         rng = np.random.default_rng([self.seed, 3, step])
         shares = np.array([mix.get(kind, 0.0) for kind in KINDS])
         kinds = rng.choice(len(KINDS), size=size, p=shares / shares.sum())
-        drawn = [self._draw_one(KINDS[kind], rng) for kind in kinds]
-        prompts = [prompt for prompt, _ in drawn]
+        drawn = [self._draw_one(KINDS[kind], rng, posterior) for kind in kinds]
+        prompts = [prompt for prompt, _, _ in drawn]
         return Drawn(
-            torch.stack([self.latents[chosen].float().sum(0) for _, chosen in drawn]),
+            torch.stack([self.latents[chosen].float().sum(0) for _, chosen, _ in drawn]),
             tuple(map(str, prompts)),
             torch.tensor([len(prompt.objects) < 3 for prompt in prompts]),
             lambda clip: self.mean_clip(prompts[clip], np.random.default_rng([self.seed, 4, step, clip])),
+            tuple(None if places is None else partial(self.posterior, places) for _, _, places in drawn) if posterior else (),
         )
 
     def mean_clip(self, prompt: TinyPrompt, rng: np.random.Generator) -> Tensor:
@@ -83,15 +97,63 @@ class ComposedClips:
             "i,i...->...", weights.sum(0), self.latents[second].float()
         )
 
-    def _draw_one(self, kind: str, rng: np.random.Generator) -> tuple[TinyPrompt, NDArray[np.int64]]:
+    def posterior(self, places: _Places, noisy: Tensor, level: float, frames: Tensor) -> Tensor:
+        """Return the mean clip of a caption given a noisy one, over the clips and pairs of clips in `places`.
+
+        Every one weighs ``exp(-|noisy - (1 - level) clip|^2 / (2 level^2))``, the density of the noise that leads to `noisy`.
+
+        Parameters
+        ----------
+        places : _Places
+            Clips of each object, and which of them fit together.
+        noisy : Tensor
+            ``[frame, channel, y, x]``.
+        level : float
+            Noise level of `noisy`, above 0.
+        frames : Tensor
+            Numbers of the frames of `noisy`.
+
+        Returns
+        -------
+        Tensor
+            float32 ``[frame, channel, y, x]``.
+        """
+        clips = [self.latents[torch.from_numpy(rows)][:, frames].float() for rows in places.rows]
+        flat, share = [part.flatten(1) for part in clips], 1 - level
+        scores = [share * part @ noisy.flatten() - share**2 * part.square().sum(1) / 2 for part in flat]
+        if len(clips) == 1:
+            return torch.einsum("i,i...->...", (scores[0] / level**2).softmax(0), clips[0])
+        both = scores[0][:, None] + scores[1][None] - share**2 * flat[0] @ flat[1].T
+        both = (both / level**2).masked_fill(~torch.from_numpy(places.fit), -torch.inf)
+        weights = both.flatten().softmax(0).view_as(both)
+        first = torch.einsum("i,i...->...", weights.sum(1), clips[0])
+        return first + torch.einsum("i,i...->...", weights.sum(0), clips[1])
+
+    def _draw_one(
+        self, kind: str, rng: np.random.Generator, posterior: bool
+    ) -> tuple[TinyPrompt, NDArray[np.int64], _Places | None]:
         while True:
             prompt = sample_training_prompt(kind, rng)
             members = [self._members(item, len(prompt.objects)) for item in prompt.objects]
+            if posterior and len(members) < 3:
+                places = self._places(prompt, members, rng)
+                fitting = np.argwhere(places.fit)
+                if len(fitting):
+                    pick = fitting[rng.integers(len(fitting))]
+                    chosen = np.array([rows[place] for rows, place in zip(places.rows, pick, strict=True)])
+                    return prompt, chosen, places
+                continue
             for _ in range(_ROUNDS):
                 chosen = np.stack([rows[rng.integers(len(rows), size=_CANDIDATES)] for rows in members])
                 good = np.flatnonzero(self._fits(chosen, prompt.relation))
                 if len(good):
-                    return prompt, chosen[:, good[0]]
+                    return prompt, chosen[:, good[0]], None
+
+    def _places(self, prompt: TinyPrompt, members: list[NDArray[np.int64]], rng: np.random.Generator) -> _Places:
+        rows = tuple(rng.choice(group, size=min(_MEAN_LAYOUTS, len(group)), replace=False) for group in members)
+        if len(rows) == 1:
+            return _Places(rows, np.ones(len(rows[0]), bool))
+        return _Places(rows, self._fits(np.stack(np.broadcast_arrays(rows[0][:, None], rows[1][None])), prompt.relation))
 
     def _fits(self, chosen: NDArray[np.int64], relation: str | None) -> NDArray[np.bool_]:
         """Whether clips ``[object, ...]`` can be added up."""

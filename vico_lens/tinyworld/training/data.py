@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vico_lens.errors import InputError
 from vico_lens.tinyworld.codec import PatchCode, fit_patch_code
 from vico_lens.tinyworld.prompts import TinyObject, TinyPrompt, is_held_out
 from vico_lens.tinyworld.render import draw, sample_layout
@@ -71,8 +72,16 @@ class TrainingData:
     means: Tensor
     prompts: tuple[TinyPrompt, ...]
 
-    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int) -> Drawn:
-        """Draw `size` clips of kinds in the shares of `mix`; all chance comes from `generator`."""
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
+        """Draw `size` clips of kinds in the shares of `mix`; all chance comes from `generator`.
+
+        Raises
+        ------
+        InputError
+            If `posterior` is asked for: only `composed.ComposedClips` know which clips a noisy one may come from.
+        """
+        if posterior:
+            raise InputError("expected a recipe without posterior for rendered clips, got one: only composed clips know it.")
         shares = torch.tensor([mix.get(kind, 0.0) for kind in KINDS])
         kinds = torch.multinomial(shares, size, replacement=True, generator=generator)
         pick = torch.rand(size, generator=generator)
@@ -105,12 +114,16 @@ class Drawn:
         bool ``[clip]``: whether the mean clip of its caption is known.
     mean_of : callable
         Takes the number of a clip and returns the mean clip of its caption.
+    posteriors : tuple of callable or None
+        One a clip, where the source knows it: takes the noisy latents ``[frame, channel, y, x]``, their noise level and the
+        numbers of their frames, and returns the mean of the clips of this caption that they may come from.
     """
 
     latents: Tensor
     captions: tuple[str, ...]
     has_mean: Tensor
     mean_of: Callable[[int], Tensor]
+    posteriors: tuple[Callable[[Tensor, float, Tensor], Tensor] | None, ...] = ()
 
 
 def sample_training_prompt(kind: str, rng: np.random.Generator) -> TinyPrompt:

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,13 +32,14 @@ __all__ = ["ClipSource", "load_average", "make_source", "train"]
 
 _VALIDATE_EVERY, _LOG_EVERY = 500, 50
 _CLIP_NORM = 1.0
+_SURE = 0.5  # noise level below which a noisy clip tells its clean one for certain
 
 
 class ClipSource(Protocol):
     """Where clips come from."""
 
-    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int) -> Drawn:
-        """Draw `size` clips of kinds in the shares of `mix` for update `step`."""
+    def draw(self, mix: dict[str, float], size: int, *, generator: torch.Generator, step: int, posterior: bool = False) -> Drawn:
+        """Draw `size` clips of kinds in the shares of `mix` for update `step`, with their posteriors if these are wanted."""
 
 
 def make_source(recipe: Recipe) -> Any:
@@ -76,13 +77,19 @@ class _Training:
         if stage.patch != self.architecture.patch:
             self._refine(stage.patch)
         self._set_rates()
-        clips, level, tokens, frames = self._batch(stage)
+        drawn, clips, level, tokens, frames = self._batch(stage)
         noise = torch.randn(clips.shape, generator=self.generator)
         at = level.view(-1, 1, 1, 1, 1)
+        noisy = (1 - at) * clips + at * noise
+        wanted = noise - clips
+        for clip, posterior in enumerate(drawn.posteriors):
+            if posterior is not None and level[clip] > _SURE:
+                mean = posterior(noisy[clip].transpose(0, 1), float(level[clip]), frames).transpose(0, 1)
+                wanted[clip] = (noisy[clip] - mean) / level[clip]
         with self.architecture.frame_positions(self.networks, frames):
             with products_in(self.recipe.precision):
-                velocity = self.architecture.velocity(self.networks, (1 - at) * clips + at * noise, level, tokens)
-            loss = (velocity.float() - (noise - clips)).square().mean()
+                velocity = self.architecture.velocity(self.networks, noisy, level, tokens)
+            loss = (velocity.float() - wanted).square().mean()
             for optimiser in self.optimisers:
                 optimiser.zero_grad()
             loss.backward()
@@ -112,8 +119,11 @@ class _Training:
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
 
-    def _batch(self, stage: Stage) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw clips ``[clip, channel, frame, y, x]``, noise levels ``[clip]``, tokens ``[clip, token]`` and frame numbers."""
+    def _batch(self, stage: Stage) -> tuple[Drawn, Tensor, Tensor, Tensor, Tensor]:
+        """Draw clips, also as ``[clip, channel, frame, y, x]``, noise levels ``[clip]``, tokens ``[clip, token]``, frame numbers.
+
+        Clips that see the empty caption have no posterior: it would be over all captions.
+        """
         generator, recipe = self.generator, self.recipe
         whole = float(torch.rand(1, generator=generator)) < stage.full_share
         frames = (
@@ -122,18 +132,22 @@ class _Training:
             else torch.randperm(FRAMES, generator=generator)[: stage.frames].sort().values
         )
         size = max(2, stage.batch * stage.frames // FRAMES + 1) if whole else stage.batch
-        drawn = self.source.draw(stage.mix, size, generator=generator, step=self.step)
+        drawn = self.source.draw(stage.mix, size, generator=generator, step=self.step, posterior=stage.posterior)
         # Stratified noise levels: one from each of `size` equal slices, in random order.
         uniform = (torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)) / size
         level = stage.shift * uniform / (1 + (stage.shift - 1) * uniform)
         drop = torch.rand(size, generator=generator) < recipe.caption_dropout
         to_mean = (torch.rand(size, generator=generator) < stage.mean_share) & drawn.has_mean & ~drop
         clips = drawn.latents
-        for clip in to_mean.nonzero().flatten().tolist():
+        for clip in to_mean.nonzero().flatten().tolist() if not stage.posterior else ():
             clips[clip] = drawn.mean_of(clip)
+        drawn = replace(
+            drawn,
+            posteriors=tuple(None if gone else known for known, gone in zip(drawn.posteriors, drop.tolist(), strict=False)),
+        )
         level[to_mean] = 1.0
         tokens = self.captions(["" if gone else caption for caption, gone in zip(drawn.captions, drop.tolist(), strict=True)])
-        return clips[:, frames].permute(0, 2, 1, 3, 4).contiguous(), level, tokens, frames
+        return drawn, clips[:, frames].permute(0, 2, 1, 3, 4).contiguous(), level, tokens, frames
 
     @torch.no_grad()
     def _follow(self) -> None:

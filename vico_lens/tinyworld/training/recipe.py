@@ -42,6 +42,9 @@ class Stage:
         Share of clips that are trained at full noise on their caption's mean clip, where the source knows it.
     shift : float
         Time shift of the noise levels: ``shift u / (1 + (shift - 1) u)`` for uniform ``u``. A larger one means more high noise.
+    posterior : bool
+        Regress on the mean of all clips that the noisy one may come from, given its caption, instead of on the clip that it does
+        come from, where the source knows it. The minimum is the same and the gradient's variance far smaller at high noise.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Stage:
     patch: int | None = None
     mean_share: float = 0.12
     shift: float = 3.0
+    posterior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
