@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from vico_lens.tinyworld.measure import summarise
 
 from vico_lens.errors import InputError, ModelError
 from vico_lens.tinyworld import is_held_out, judge, render
 from vico_lens.tinyworld.codec import CHANNELS, fit_patch_code
-from vico_lens.tinyworld.measure import summarise
 from vico_lens.tinyworld.pipeline import MODEL_FOLDER
 from vico_lens.tinyworld.training.architecture import architecture_of
 from vico_lens.tinyworld.training.autoencoder import build_causal_autoencoder, build_frame_autoencoder, train_autoencoder

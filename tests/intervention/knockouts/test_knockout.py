@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -224,7 +225,9 @@ def test_a_batch_of_prompts_is_cut_row_by_row(tiny: TinyPipeline) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, at the first import of its compiler
-def test_compiled_and_fused_denoisers_run_eagerly_and_say_so() -> None:
+def test_compiled_and_fused_denoisers_run_eagerly_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = import_module("diffusers.models.attention_dispatch")._AttentionBackendRegistry
+    monkeypatch.setattr(registry, "_active_backend", registry._active_backend)  # diffusers sets it for the whole process
     tiny = tiny_pipeline("wan21-t2v")
     tiny.pipe.transformer.compile()
     tiny.pipe.transformer.set_attention_backend("_native_math")
