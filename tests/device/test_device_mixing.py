@@ -76,7 +76,7 @@ def test_a_planted_copy_to_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     import vico_lens.kernels.stages as module
 
     original = module.resample
-    monkeypatch.setattr(module, "resample", lambda stage, grid: original(replace(stage, weights=stage.weights.cpu()), grid))
+    monkeypatch.setattr(module, "resample", lambda stage, grid: original(stage.having(stage.weights.cpu()), grid))
     with pretend_device() as log:
         calls = calls_of("unet", to_pretend_device, gradient=False)
         stages_from_calls(calls, grid=(2, 2, 2))
@@ -87,9 +87,7 @@ def test_a_planted_operation_between_devices_is_found(monkeypatch: pytest.Monkey
     import vico_lens.kernels.stages as module
 
     original = module.resample
-    monkeypatch.setattr(
-        module, "resample", lambda stage, grid: original(replace(stage, weights=stage.weights * torch.ones(1)), grid)
-    )
+    monkeypatch.setattr(module, "resample", lambda stage, grid: original(stage.having(stage.weights * torch.ones(1)), grid))
     with pretend_device() as log, pytest.raises(RuntimeError, match="expected all tensors to be on one device"):
         stages_from_calls(calls_of("unet", to_pretend_device, gradient=False), grid=(2, 2, 2))
     assert any("kernels/stages.py" in line for line in told(log, "mixed"))
