@@ -10,7 +10,7 @@ import torch
 
 import vico_lens as vl
 from vico_lens.attribution.methods.max_flow import sink_dims
-from vico_lens.errors import AttributionError
+from vico_lens.errors import AttributionError, InputError
 from vico_lens.kernels.certificate import SATURATED
 from vico_lens.testing.pipelines import tiny_pipeline
 
@@ -75,3 +75,14 @@ def test_a_text_that_cannot_be_replaced_is_said_so():
                 AttributionError, match=r"expected a denoiser with one text state.*use a method that works on the trace"
             ):
                 vl.attribute(run.tree, method, concepts, pipe=tiny.pipe)
+
+
+def test_a_guider_of_another_scale_than_the_traced_one_is_refused():
+    """The call of this pipeline takes no guidance scale, so replay cannot set it: it compares the guider with the trace."""
+    tiny = tiny_pipeline("hunyuan15-t2v")
+    with vl.trace(tiny.pipe, capture=vl.Capture(steps=[1])) as run:
+        tiny.run(seed=3)
+    traced = run.tree.attrs["guidance_scale"]
+    tiny.pipe.guider = tiny.pipe.guider.new(guidance_scale=traced + 1)
+    with pytest.raises(InputError, match=rf"guidance_scale={traced}, to sample the clip again; it has {traced + 1}"):
+        vl.attribute(run.tree, "leave_one_out", {"one": [1], "two": [3]}, pipe=tiny.pipe)

@@ -8,6 +8,7 @@ run hands them over.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -175,7 +176,32 @@ def sampling_of(tree: xr.DataTree, seed: int | None, sampling: Mapping[str, Any]
 def _run(pipe: Any, sampling: Sampling, prompt: str, **more: Any) -> Any:
     """Call the pipeline, one video, on the traced seed."""
     generator = torch.Generator().manual_seed(sampling.seed)
-    return pipe(prompt=prompt, generator=generator, **{**sampling.arguments, **more})
+    arguments = _arguments_of_call(pipe, sampling.arguments)
+    return pipe(prompt=prompt, generator=generator, **{**arguments, **more})
+
+
+def _arguments_of_call(pipe: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out the guidance scale where a guider holds it: the call of such a pipeline does not take it.
+
+    Raises
+    ------
+    InputError
+        If the guider has another scale now than the trace or the caller says.
+    """
+    guider = getattr(pipe, "guider", None)
+    if (
+        "guidance_scale" not in arguments
+        or guider is None
+        or "guidance_scale" in inspect.signature(type(pipe).__call__).parameters
+    ):
+        return arguments
+    asked, present = arguments["guidance_scale"], getattr(guider, "guidance_scale", None)
+    if asked != present:
+        raise InputError(
+            f"expected the guider of {type(pipe).__name__} to have guidance_scale={asked}, to sample the clip again; it has "
+            f"{present}. Set it with pipe.guider = pipe.guider.new(guidance_scale={asked})."
+        )
+    return {name: value for name, value in arguments.items() if name != "guidance_scale"}
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def positions(name: str, chosen: Any, recorded: Sequence[Any], of: str = "") -> 
         twice = ", one of them twice" if len(set(map(str, given))) < len(given) else ""
         raise InputError(
             f"{name}: expected one or more of {labels}, which were recorded{of}; got {shown!r}{twice}. "
-            "Trace again to have others."
+            "Trace again to record others."
         )
     return [labels.index(label) for label in given]
 

@@ -44,7 +44,7 @@ def made_up(pipe: object) -> Family:
     if not found:
         raise TracingError(
             f"expected {type(pipe).__name__} to be a video pipeline with a denoiser called {', '.join(_DENOISERS)}, got none "
-            "of them. Register a vico_lens.tracing.families.Family in the entry-point group 'vico_lens.tracing.families', whose "
+            "of them. Register a vico_lens.tracing.families.Family in the entry-point group 'vico_lens.families', whose "
             "`denoisers` names the component."
         )
     root = getattr(pipe, found[0])
