@@ -62,8 +62,12 @@ def answers(port: int) -> bool:
 def test_a_server_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dash, "PATIENCE", 0.5)
     stubborn = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a fresh process, whatever ran before
     signals = threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     signals.start()
     began = time.monotonic()
-    assert dash._run([sys.executable, "-c", stubborn]) == 0
+    try:
+        assert dash._run([sys.executable, "-c", stubborn]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 10

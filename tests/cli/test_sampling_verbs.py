@@ -212,7 +212,7 @@ def test_a_failure_after_sampling_keeps_the_video(
     def too_large(*ignored: Any, **options: Any) -> None:
         raise vl.VicoLensError("the map would need 52 GB")
 
-    monkeypatch.setattr("vico_lens.runs.single_run.attribute", too_large)
+    monkeypatch.setattr("vico_lens.attribution.facade.attribute", too_large)
     monkeypatch.setattr("vico_lens.store.writer.TraceWriter.keep_video", too_large)
     out = tmp_path / "out"
     more = ["--video", tmp_path / "video.mp4"] if verb == "trace" else []

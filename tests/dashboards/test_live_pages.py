@@ -149,7 +149,7 @@ def records(folder: Path, rows: list[dict[str, object]]) -> Path:
 def test_the_bundled_sweep_opens_filters_and_compares(open_page: Open) -> None:
     app = open_page("runs")
     text = said(app)
-    assert not app.exception and "notice error" not in text and "all correct" in text
+    assert not app.exception and "notice error" not in text and "All correct" in text
     everything = len(app.dataframe[0].value)
     assert everything >= 8 and {"condition", "seed", "prompt", "all_correct"} <= set(app.dataframe[0].value.columns)
     conditions = next(box for box in app.multiselect if box.label == "Conditions")

@@ -51,6 +51,7 @@ class Stage:
 
     Examples
     --------
+    >>> import torch
     >>> cross = Stage("cross", "attn2", 0, (2, 1, 1), torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]]))
     >>> cross.tokens, cross.operator.shape
     (2, (1, 2, 2))
