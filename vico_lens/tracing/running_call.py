@@ -52,6 +52,12 @@ class RunningCall:
         The code that runs is that of diffusers.
     pipe : object
         The pipeline that is being called.
+
+    Examples
+    --------
+    >>> call = RunningCall({"prompt": "a red circle", "i": 3, "guidance_scale": 7.5}, order=2)
+    >>> call.prompts, call.step, call.first_order, call.guidance_scale
+    (['a red circle'], 1, False, 7.5)
     """
 
     locals: Mapping[str, Any]
