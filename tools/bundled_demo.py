@@ -22,7 +22,7 @@ __all__ = ["make"]
 def make(folder: Path = FOLDER) -> None:
     """Sample, trace and attribute both runs again, and replace their files in `folder`."""
     settings = json.loads(SETTINGS.read_text(encoding="utf-8"))
-    request = Request(settings["prompt"], seed=settings["seed"], call=settings.get("call", {}))
+    request = Request(settings["prompt"], seed=settings["seed"], call=settings.get("call", {}), threads=settings["threads"])
     pipe = request.load()
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "demo"

@@ -35,7 +35,7 @@ def demo(
 
     check_output(out, overwrite=overwrite, holds=OUTPUTS)
     story, reliability = _packaged("demo.json"), _packaged("reliability.json")
-    request = Request(story["prompt"], seed=story["seed"], call=story.get("call", {}))
+    request = Request(story["prompt"], seed=story["seed"], call=story.get("call", {}), threads=story["threads"])
     method = story["method"]
     start = time.perf_counter()
     note(f'"{request.prompt}", seed {request.seed}')

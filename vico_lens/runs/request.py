@@ -35,6 +35,8 @@ class Request:
         Where the model runs.
     download : bool
         Whether a model of the hub may be downloaded.
+    threads : int
+        Threads of torch while the bundled model samples, so that its figures are the same on every machine.
     """
 
     prompt: str
@@ -43,6 +45,7 @@ class Request:
     call: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     download: bool = False
+    threads: int = 1
 
     @property
     def bundled(self) -> bool:
@@ -86,7 +89,7 @@ class Request:
         pipe.set_progress_bar_config(desc=label, leave=False, file=sys.stderr, disable=None)
         generator = torch.Generator().manual_seed(self.seed)
         try:
-            with fixed_threads() if self.bundled else nullcontext():
+            with fixed_threads(self.threads) if self.bundled else nullcontext():
                 frames = pipe(self.prompt, generator=generator, **self.call).frames
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, VicoLensError):
@@ -123,8 +126,8 @@ def quiet_pipeline(model: str | None = None, device: str = "cpu", *, download: b
 def fixed_threads(count: int = 1) -> Iterator[None]:
     """Let torch use `count` threads inside the ``with``: sums are split by threads, and a sampled video amplifies the difference.
 
-    Demonstration and live runs of the bundled model use one, so that their figures are the same on every machine. The model is
-    so small that more threads save nothing.
+    Runs of the bundled model fix the count, so that their figures are the same on every machine. They use one, since the model
+    is so small that more threads save nothing; the demonstration keeps the two threads with which its clip was recorded.
     """
     import torch
 
