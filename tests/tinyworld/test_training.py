@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from vico_lens.tinyworld.measure import summarise
 
+from benchmarks.tinyworld import summarise
 from vico_lens.errors import InputError, ModelError
 from vico_lens.tinyworld import is_held_out, judge, render
 from vico_lens.tinyworld.codec import CHANNELS, fit_patch_code
