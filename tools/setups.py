@@ -56,7 +56,7 @@ SETUPS = (
         (f"{_T}/test_tracing_runs::test_under_autocast_the_video_is_the_same_and_the_maps_are_those_of_the_kernel",),
     ),
     Setup(
-        "Dynamic quantisation of torch, torchao",
+        "Dynamic quantisation of torch",
         "yes",
         "",
         (f"{_T}/test_provenance::test_a_dynamically_quantised_denoiser_is_traced",),
